@@ -1,0 +1,7 @@
+//! Documents, their licenses and provenance.
+
+pub mod document;
+pub mod license;
+
+pub use document::{Document, DocumentError};
+pub use license::{License, LicenseClass, LicenseError};

@@ -1,0 +1,177 @@
+//! License expressions and what they permit.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use spdx::expression::{ExprNode, Operator};
+use spdx::{Expression, LicenseItem};
+
+/// What a license asks of those who use a text, from the least to the most restrictive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LicenseClass {
+    /// Public domain, or attribution at most: CC0, CC-BY, MIT, Apache.
+    Permissive,
+    /// Derived works under the same terms: CC-BY-SA.
+    ShareAlike,
+    /// Software copyleft: GPL, LGPL, AGPL, MPL.
+    Copyleft,
+    /// Non-commercial use only: CC-BY-NC and the like.
+    NonCommercial,
+    /// No derived works: CC-BY-ND, CC-BY-NC-ND.
+    NoDerivatives,
+    /// Nothing is known about it; what is unknown is not permitted.
+    Unknown,
+}
+
+/// A license as an SPDX expression, with its class.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct License {
+    expression: String,
+    class: LicenseClass,
+}
+
+/// A string that is no SPDX expression.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{expression:?} is not an SPDX license expression ({reason}): expected one like \"CC-BY-SA-4.0\" or \"MIT OR Apache-2.0\"")]
+pub struct LicenseError {
+    expression: String,
+    reason: String,
+}
+
+/// References outside the SPDX list that are known, as far as they are known.
+const REFERENCES: &[(&str, LicenseClass)] = &[
+    ("public-domain", LicenseClass::Permissive),
+    ("brown-non-commercial", LicenseClass::NonCommercial),
+];
+
+impl License {
+    /// The expression as it was given.
+    pub fn expression(&self) -> &str {
+        &self.expression
+    }
+
+    /// The class: of an `AND` the most restrictive part counts, of an `OR` the least restrictive one.
+    pub fn class(&self) -> LicenseClass {
+        self.class
+    }
+
+    /// Whether a model may be trained on such a text: permissive and share-alike licenses alone.
+    pub fn may_train(&self) -> bool {
+        self.class <= LicenseClass::ShareAlike
+    }
+}
+
+impl FromStr for License {
+    type Err = LicenseError;
+
+    fn from_str(text: &str) -> Result<License, LicenseError> {
+        let refuse = |reason: String| LicenseError { expression: text.to_owned(), reason };
+        let expression = Expression::parse(text).map_err(|e| refuse(e.reason.to_string()))?;
+        let mut stack = Vec::new();
+        for node in expression.iter() {
+            match node {
+                ExprNode::Req(required) => stack.push(class_of(&required.req.license)),
+                ExprNode::Op(operator) => {
+                    let (Some(b), Some(a)) = (stack.pop(), stack.pop()) else {
+                        return Err(refuse("an operator lacks an operand".to_owned()));
+                    };
+                    stack.push(match operator {
+                        Operator::And => a.max(b),
+                        Operator::Or => a.min(b),
+                    });
+                }
+            }
+        }
+        match stack.pop() {
+            Some(class) => Ok(License { expression: text.to_owned(), class }),
+            None => Err(refuse("it is empty".to_owned())),
+        }
+    }
+}
+
+fn class_of(item: &LicenseItem) -> LicenseClass {
+    let id = match item {
+        LicenseItem::Spdx { id, .. } => id,
+        LicenseItem::Other(other) => {
+            let known = REFERENCES.iter().find(|(name, _)| *name == other.lic_ref);
+            return known.map_or(LicenseClass::Unknown, |(_, class)| *class);
+        }
+    };
+    let parts: Vec<&str> = id.name.split('-').collect();
+    match () {
+        () if parts.contains(&"ND") => LicenseClass::NoDerivatives,
+        () if parts.contains(&"NC") => LicenseClass::NonCommercial,
+        () if id.name.starts_with("CC-BY-SA") || id.name == "ODbL-1.0" => LicenseClass::ShareAlike,
+        () if id.is_copyleft() => LicenseClass::Copyleft,
+        () if id.name.starts_with("CC-BY-") || ["CC0-1.0", "CC-PDDC", "CC-PDM-1.0", "PDDL-1.0"].contains(&id.name) => {
+            LicenseClass::Permissive
+        }
+        () if id.is_osi_approved() || id.is_fsf_free_libre() => LicenseClass::Permissive,
+        () => LicenseClass::Unknown,
+    }
+}
+
+impl TryFrom<String> for License {
+    type Error = LicenseError;
+
+    fn try_from(text: String) -> Result<License, LicenseError> {
+        text.parse()
+    }
+}
+
+impl From<License> for String {
+    fn from(license: License) -> String {
+        license.expression
+    }
+}
+
+impl fmt::Display for License {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.expression)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_common_licenses() {
+        use LicenseClass::*;
+        for (expression, class) in [
+            ("CC0-1.0", Permissive),
+            ("CC-BY-4.0", Permissive),
+            ("MIT", Permissive),
+            ("Apache-2.0 WITH LLVM-exception", Permissive),
+            ("LicenseRef-public-domain", Permissive),
+            ("CC-BY-SA-3.0", ShareAlike),
+            ("GPL-3.0-only", Copyleft),
+            ("AGPL-3.0-or-later", Copyleft),
+            ("CC-BY-NC-3.0", NonCommercial),
+            ("CC-BY-NC-SA-4.0", NonCommercial),
+            ("LicenseRef-brown-non-commercial", NonCommercial),
+            ("CC-BY-NC-ND-4.0", NoDerivatives),
+            ("CC-BY-ND-4.0", NoDerivatives),
+            ("LicenseRef-found-on-a-page", Unknown),
+            ("MIT OR GPL-2.0-only", Permissive),
+            ("MIT AND CC-BY-NC-4.0", NonCommercial),
+            ("CC-BY-SA-4.0 AND (GPL-3.0-only OR MIT)", ShareAlike),
+            ("LicenseRef-x AND CC0-1.0", Unknown),
+        ] {
+            let license: License = expression.parse().unwrap();
+            assert_eq!(license.class(), class, "{expression}");
+            assert_eq!(license.may_train(), class <= ShareAlike, "{expression}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_expression_is_refused() {
+        for text in ["", "public domain", "CC BY 4.0", "MIT OR", "All rights reserved"] {
+            let message = text.parse::<License>().unwrap_err().to_string();
+            assert!(message.contains("SPDX") && message.contains(text), "{message}");
+        }
+    }
+}

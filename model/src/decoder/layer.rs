@@ -1,0 +1,160 @@
+//! One decoder layer: attention and feed-forward, each with its residual.
+
+use candle_core::Tensor;
+
+use super::{KvCache, ParameterSource, Result};
+use crate::config::{Config, QkNorm};
+use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
+
+/// y = x · Wᵀ + b; W: [out, in], b: [out].
+struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    fn new<S: ParameterSource>(s: &mut S, name: &str, out: usize, input: usize, bias: bool) -> Result<Self, S::Error> {
+        let weight = s.get(&format!("{name}.weight"), &[out, input])?;
+        let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
+        Ok(Linear { weight, bias })
+    }
+
+    /// [rows, in] → [rows, out]
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.t()?)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}
+
+/// The parameters of one layer.
+pub(super) struct Layer {
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    q_norm: Option<Tensor>, // [head_dim] or [heads · head_dim]
+    k_norm: Option<Tensor>, // [head_dim] or [kv_heads · head_dim]
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    attention_norm: Tensor, // [hidden]
+    mlp_norm: Tensor,       // [hidden]
+}
+
+/// What a layer needs to know about the batch beside the hidden states.
+pub(super) struct Context<'a> {
+    pub config: &'a Config,
+    pub rotation: &'a Rotation,
+    /// Sequences inside the packed rows.
+    pub spans: &'a [Span],
+}
+
+impl Layer {
+    pub fn new<S: ParameterSource>(s: &mut S, config: &Config, index: usize) -> Result<Self, S::Error> {
+        let Config { hidden_size: dim, intermediate_size: wide, head_dim: d, .. } = *config;
+        let (q_width, kv_width) = (config.n_heads * d, config.n_kv_heads * d);
+        let layer = format!("model.layers.{index}");
+        let (attn, mlp) = (format!("{layer}.self_attn"), format!("{layer}.mlp"));
+        let (q_norm, k_norm) = match config.qk_norm {
+            QkNorm::None => (None, None),
+            QkNorm::PerHead => (Some(d), Some(d)),
+            QkNorm::WholeProjection => (Some(q_width), Some(kv_width)),
+        };
+        let mut norm = |name: &str, width: Option<usize>| match width {
+            Some(width) => s.get(&format!("{attn}.{name}.weight"), &[width]).map(Some),
+            None => Ok(None),
+        };
+        let (q_norm, k_norm) = (norm("q_norm", q_norm)?, norm("k_norm", k_norm)?);
+        let (attention_norm, mlp_norm) = match config.post_norm() {
+            false => ("input_layernorm", "post_attention_layernorm"),
+            true => ("post_attention_layernorm", "post_feedforward_layernorm"),
+        };
+        Ok(Layer {
+            q: Linear::new(s, &format!("{attn}.q_proj"), q_width, dim, config.qkv_bias)?,
+            k: Linear::new(s, &format!("{attn}.k_proj"), kv_width, dim, config.qkv_bias)?,
+            v: Linear::new(s, &format!("{attn}.v_proj"), kv_width, dim, config.qkv_bias)?,
+            o: Linear::new(s, &format!("{attn}.o_proj"), dim, q_width, config.o_bias)?,
+            q_norm,
+            k_norm,
+            gate: Linear::new(s, &format!("{mlp}.gate_proj"), wide, dim, config.mlp_bias)?,
+            up: Linear::new(s, &format!("{mlp}.up_proj"), wide, dim, config.mlp_bias)?,
+            down: Linear::new(s, &format!("{mlp}.down_proj"), dim, wide, config.mlp_bias)?,
+            attention_norm: s.get(&format!("{layer}.{attention_norm}.weight"), &[dim])?,
+            mlp_norm: s.get(&format!("{layer}.{mlp_norm}.weight"), &[dim])?,
+        })
+    }
+
+    /// [rows, hidden] → [rows, hidden]; `caches` holds the past of each sequence, `None` for one without.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        index: usize,
+        context: &Context<'_>,
+        caches: &mut [Option<&mut KvCache>],
+    ) -> Result<Tensor> {
+        let eps = context.config.rms_norm_eps;
+        if context.config.post_norm() {
+            let x = (x + rms_norm(&self.attention(x, index, context, caches)?, &self.attention_norm, eps)?)?;
+            &x + rms_norm(&self.feed_forward(&x)?, &self.mlp_norm, eps)?
+        } else {
+            let h = rms_norm(x, &self.attention_norm, eps)?;
+            let x = (x + self.attention(&h, index, context, caches)?)?;
+            &x + self.feed_forward(&rms_norm(&x, &self.mlp_norm, eps)?)?
+        }
+    }
+
+    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+    }
+
+    fn attention(
+        &self,
+        x: &Tensor,
+        index: usize,
+        context: &Context<'_>,
+        caches: &mut [Option<&mut KvCache>],
+    ) -> Result<Tensor> {
+        let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
+        let rows = x.dim(0)?;
+        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
+        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
+        let v = self.v.forward(x)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
+        let (q, k) = (rope(&q, context.rotation)?, rope(&k, context.rotation)?);
+        let window = context.config.windows[index];
+        let out = if caches.iter().all(Option::is_none) {
+            attention(&q, &k, &v, context.spans, window)?
+        } else {
+            let mut outputs = Vec::with_capacity(caches.len());
+            for (span, cache) in context.spans.iter().zip(caches) {
+                let own = |t: &Tensor| t.narrow(0, span.queries.start, span.queries.len());
+                let (k, v) = match cache {
+                    Some(cache) => cache.append(index, &own(&k)?, &own(&v)?)?,
+                    None => (own(&k)?, own(&v)?),
+                };
+                let span = Span { queries: 0..span.queries.len(), keys: 0..k.dim(0)? };
+                outputs.push(attention(&own(&q)?, &k, &v, &[span], window)?);
+            }
+            match &outputs[..] {
+                [one] => one.clone(),
+                many => Tensor::cat(many, 0)?,
+            }
+        };
+        self.o.forward(&out.reshape((rows, n_heads * d))?)
+    }
+
+    /// Normalises a projection as the family does and splits it into heads: [rows, heads · d] → [rows, heads, d].
+    fn normed(&self, x: Tensor, weight: Option<&Tensor>, heads: usize, config: &Config) -> Result<Tensor> {
+        let split = |x: Tensor| {
+            let rows = x.dim(0)?;
+            x.reshape((rows, heads, config.head_dim))
+        };
+        match (config.qk_norm, weight) {
+            (QkNorm::PerHead, Some(weight)) => rms_norm(&split(x)?, weight, config.rms_norm_eps),
+            (_, Some(weight)) => split(rms_norm(&x, weight, config.rms_norm_eps)?),
+            (_, None) => split(x),
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The decoder, its tokenizer, checkpoint folders and sampling: one model definition for training and serving.
+
+pub mod rating;
+
+mod kernels;
+pub mod ops;
+
+pub mod config;
+pub mod decoder;
+
+pub mod card;
+mod mapping;
+pub mod sampling;
+pub mod tokenizer;
+
+pub mod checkpoint;
+pub mod generate;
+
+pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
+pub use config::{Config, ConfigError};
+pub use decoder::{Decoder, KvCache, ParameterSource, Segment};
+pub use generate::{FinishReason, GenerateError, Generation, GenerationRequest, Step, step};
+pub use rating::Rating;
+pub use sampling::{Sampled, Sampler, SamplingError, SamplingParams};
+pub use tokenizer::{ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts};

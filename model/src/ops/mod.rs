@@ -1,0 +1,25 @@
+//! Differentiable operations with analytic gradients: what candle's own fused operations lack.
+//!
+//! Each operation is a function over tensors. On the CPU it runs a fused kernel with its own backward; on any other
+//! device it is composed of candle's differentiable operations (`reference`), which the tests also compare with.
+
+mod attention;
+mod cross_entropy;
+pub mod reference;
+mod rms_norm;
+mod rope;
+mod storage;
+mod swiglu;
+
+pub use attention::{Span, attention};
+pub use cross_entropy::{CrossEntropy, IGNORE, cross_entropy, token_log_probs};
+pub use rms_norm::rms_norm;
+pub use rope::{Rotation, rope};
+pub use swiglu::swiglu;
+
+/// Rows handed to one parallel task: enough work to pay for the hand-over, and a fixed number, so that sums over rows
+/// are taken in the same order on any number of threads.
+const ROWS_PER_TASK: usize = 64;
+
+#[cfg(test)]
+mod finite_differences;

@@ -1,0 +1,267 @@
+//! Decoding token by token.
+
+use super::{Tokenizer, TokenizerError};
+
+/// How a tokenizer turns tokens into text, which decides how soon a token's text is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DecodingScheme {
+    /// Each token is bytes; text is certain as soon as a character is whole.
+    ByteLevel,
+    /// Tokens are text, and `<0xE4>` are bytes. A run of byte tokens is certain only when it ends: the decoder reads a
+    /// run as UTF-8 or, if any of it is not, as one U+FFFD for each byte.
+    ByteFallback,
+    /// Tokens are text; only the space before the first is special.
+    Text,
+}
+
+impl DecodingScheme {
+    pub fn of(tokenizer: &tokenizers::Tokenizer) -> Self {
+        let json = tokenizer.get_decoder().and_then(|d| serde_json::to_value(d).ok()).unwrap_or_default();
+        let mut steps = Vec::new();
+        collect_steps(&json, &mut steps);
+        if steps.contains(&"ByteFallback") {
+            Self::ByteFallback
+        } else if steps.contains(&"ByteLevel") && steps.iter().all(|s| matches!(*s, "ByteLevel" | "Fuse")) {
+            Self::ByteLevel
+        } else {
+            Self::Text
+        }
+    }
+}
+
+fn collect_steps<'a>(json: &'a serde_json::Value, steps: &mut Vec<&'a str>) {
+    match json.get("decoders").and_then(|d| d.as_array()) {
+        Some(inner) => inner.iter().for_each(|step| collect_steps(step, steps)),
+        None => steps.extend(json.get("type").and_then(|t| t.as_str())),
+    }
+}
+
+/// The state of decoding one sequence. What the pushes and [`Self::finish`] return, put together, is exactly
+/// [`Tokenizer::decode`] of all ids without special tokens; each push costs the same however long the sequence is.
+#[derive(Clone, Debug, Default)]
+pub struct Detokenizer {
+    /// Byte level: the beginning of a character, at most three bytes.
+    bytes: Vec<u8>,
+    /// Else: the last tokens whose text was given out, so that the next ones do not count as the first of the text,
+    context: Vec<u32>,
+    /// their text,
+    context_text: String,
+    /// and the tokens whose text is not certain yet.
+    pending: Vec<u32>,
+}
+
+impl Detokenizer {
+    /// Takes the next token and returns the text that is certain now: whole characters only, `""` while a character (or
+    /// a run of byte tokens) is incomplete, and `""` for special tokens.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`] where the decoder fails.
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TokenizerError> {
+        let Some(token) = tokenizer.token_text(id) else { return Ok(String::new()) };
+        if tokenizer.whole.get_added_vocabulary().is_special_token(&token) {
+            return Ok(String::new());
+        }
+        match tokenizer.scheme {
+            DecodingScheme::ByteLevel => {
+                push_byte_level(&token, &mut self.bytes);
+                Ok(take_characters(&mut self.bytes))
+            }
+            scheme => {
+                self.pending.push(id);
+                if scheme == DecodingScheme::ByteFallback && is_byte_token(&token) {
+                    return Ok(String::new());
+                }
+                self.settle(tokenizer)
+            }
+        }
+    }
+
+    /// Ends the sequence and returns what was held back, U+FFFD for a character that never became whole. Afterwards the
+    /// detokenizer is as new.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`] where the decoder fails.
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+        let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
+        if !self.pending.is_empty() {
+            text += &self.settle(tokenizer)?;
+        }
+        *self = Self::default();
+        Ok(text)
+    }
+
+    /// The text of the pending tokens, which become context.
+    fn settle(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+        let mut ids = std::mem::take(&mut self.context);
+        ids.append(&mut self.pending);
+        let text = tokenizer.decode(&ids, true)?;
+        let Some(new_text) = text.strip_prefix(self.context_text.as_str()).map(str::to_owned) else {
+            return Err(TokenizerError::Decode(format!(
+                "the decoder changes text it has given out: {:?} became {text:?}; use a decoder that only appends",
+                self.context_text
+            )));
+        };
+        // The shortest context with a text of its own: after one without, the next token might count as the first.
+        for length in [1, 2, 4] {
+            let tail = &ids[ids.len().saturating_sub(length)..];
+            self.context_text = tokenizer.decode(tail, true)?;
+            self.context = tail.to_vec();
+            if !self.context_text.is_empty() {
+                break;
+            }
+        }
+        Ok(new_text)
+    }
+}
+
+/// Removes from `bytes` all that is certain, U+FFFD for each invalid sequence as `String::from_utf8_lossy` puts it, and
+/// leaves the beginning of a character.
+fn take_characters(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut rest = bytes.as_slice();
+    loop {
+        match std::str::from_utf8(rest) {
+            Ok(valid) => {
+                text.push_str(valid);
+                rest = &[];
+                break;
+            }
+            Err(error) => {
+                let (valid, after) = rest.split_at(error.valid_up_to());
+                text.push_str(&String::from_utf8_lossy(valid));
+                rest = after;
+                match error.error_len() {
+                    Some(invalid) => {
+                        text.push(char::REPLACEMENT_CHARACTER);
+                        rest = &rest[invalid..];
+                    }
+                    None => break,
+                }
+            }
+        }
+    }
+    *bytes = rest.to_vec();
+    text
+}
+
+/// The bytes of a byte-level token; a token with a character outside the byte alphabet stands for itself.
+fn push_byte_level(token: &str, bytes: &mut Vec<u8>) {
+    let start = bytes.len();
+    for c in token.chars() {
+        match byte_of(c) {
+            Some(byte) => bytes.push(byte),
+            None => {
+                bytes.truncate(start);
+                bytes.extend_from_slice(token.as_bytes());
+                return;
+            }
+        }
+    }
+}
+
+/// The byte a character of GPT-2's byte alphabet stands for: printable Latin-1 bytes stand for themselves, the 68 others
+/// are U+0100 and on, in order.
+fn byte_of(c: char) -> Option<u8> {
+    match u32::from(c) {
+        code @ (0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF) => u8::try_from(code).ok(),
+        code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(), // 0x00..=0x20
+        code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7F).ok(), // 0x7F..=0xA0
+        0x143 => Some(0xAD),
+        _ => None,
+    }
+}
+
+/// Whether the byte-fallback decoder reads this token as a byte.
+fn is_byte_token(token: &str) -> bool {
+    let hex = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>')).filter(|hex| hex.len() == 2);
+    hex.is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{byte_level, llama_like, metaspace_first};
+    use super::*;
+    use proptest::prelude::*;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+    fn streamed(tokenizer: &Tokenizer, ids: &[u32]) -> String {
+        let mut state = tokenizer.detokenizer();
+        let mut text: String = ids.iter().map(|&id| state.push(tokenizer, id).unwrap()).collect();
+        text += &state.finish(tokenizer).unwrap();
+        text
+    }
+
+    #[test]
+    fn the_byte_alphabet_is_the_librarys() {
+        let alphabet = ByteLevel::alphabet();
+        let bytes: std::collections::BTreeSet<u8> = alphabet.iter().map(|&c| byte_of(c).unwrap()).collect();
+        assert_eq!((alphabet.len(), bytes.len()), (256, 256));
+        let tokenizer = byte_level();
+        for c in alphabet {
+            let id = tokenizer.token_id(&c.to_string()).unwrap();
+            let byte = byte_of(c).unwrap();
+            assert_eq!(tokenizer.decode(&[id], false).unwrap(), String::from_utf8_lossy(&[byte]), "byte {byte:#x}");
+        }
+    }
+
+    #[test]
+    fn half_a_character_is_held_back() {
+        let tokenizer = byte_level();
+        let ids = tokenizer.encode("é🦀", false).unwrap();
+        assert_eq!(ids.len(), 6, "one token for each byte");
+        let mut state = tokenizer.detokenizer();
+        let parts: Vec<String> = ids.iter().map(|&id| state.push(&tokenizer, id).unwrap()).collect();
+        assert_eq!(parts, ["", "é", "", "", "", "🦀"]);
+        assert_eq!(state.finish(&tokenizer).unwrap(), "");
+        let mut state = tokenizer.detokenizer();
+        assert_eq!(state.push(&tokenizer, ids[0]).unwrap(), "");
+        assert_eq!(state.finish(&tokenizer).unwrap(), "\u{FFFD}");
+    }
+
+    #[test]
+    fn spaces_survive_and_byte_runs_wait() {
+        let tokenizer = llama_like();
+        let ids = tokenizer.encode("a  b é", false).unwrap();
+        assert_eq!(streamed(&tokenizer, &ids), "a  b é");
+        let byte = |b: &str| tokenizer.token_id(b).unwrap();
+        let a = tokenizer.token_id("a").unwrap();
+        let mut state = tokenizer.detokenizer();
+        assert_eq!(state.push(&tokenizer, byte("<0xC3>")).unwrap(), "");
+        assert_eq!(state.push(&tokenizer, byte("<0xA9>")).unwrap(), "");
+        assert_eq!(state.push(&tokenizer, a).unwrap(), "éa");
+        assert_eq!(state.push(&tokenizer, byte("<0xC3>")).unwrap(), "");
+        assert_eq!(state.finish(&tokenizer).unwrap(), "\u{FFFD}");
+    }
+
+    #[test]
+    fn the_context_does_not_grow() {
+        for tokenizer in [byte_level(), llama_like(), metaspace_first()] {
+            let ids = tokenizer.encode("ab cd  ", false).unwrap();
+            let mut state = tokenizer.detokenizer();
+            for _ in 0..200 {
+                for &id in &ids {
+                    state.push(&tokenizer, id).unwrap();
+                }
+                assert!(state.context.len() <= 4 && state.pending.is_empty() && state.bytes.len() < 4);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn streaming_equals_decoding(ids in prop::collection::vec(0u32..400, 0..60), known in any::<bool>()) {
+            for tokenizer in [byte_level(), llama_like(), metaspace_first()] {
+                let bound = u32::try_from(tokenizer.vocab_size()).unwrap();
+                let ids: Vec<u32> = ids.iter().map(|id| if known { id % bound } else { *id }).collect();
+                prop_assert_eq!(streamed(&tokenizer, &ids), tokenizer.decode(&ids, true).unwrap());
+            }
+        }
+
+        #[test]
+        fn streaming_gives_back_texts(text in "(\\PC| |é|日|🦀|\n){0,40}") {
+            let tokenizer = byte_level();
+            let ids = tokenizer.encode(&text, false).unwrap();
+            prop_assert_eq!(streamed(&tokenizer, &ids), text);
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The configuration of a run: one TOML file, checked before anything is read or allocated.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use safelmm_model::config::{Config, Family, QkNorm, Rope, RopeScaling};
+use serde::{Deserialize, Serialize};
+
+/// A training run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// The name of the model.
+    pub name: String,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// The shape of the decoder.
+    pub model: ModelSection,
+    /// The tokenizer.
+    pub tokenizer: TokenizerSection,
+    /// The training text.
+    pub data: DataSection,
+    /// The optimisation.
+    pub train: TrainSection,
+}
+
+/// The shape of the decoder: the Qwen 3 layout.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSection {
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width of the feed-forward layer.
+    pub intermediate_size: usize,
+    /// Decoder layers.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads.
+    pub kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Longest sequence, in tokens.
+    pub context: usize,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f64,
+}
+
+/// The byte-level BPE tokenizer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerSection {
+    /// Tokens, control tokens included.
+    pub vocab_size: usize,
+    /// Bytes of each language that the merges are learnt from, at most.
+    pub bytes_per_language: usize,
+    /// The same for English.
+    pub english_bytes: usize,
+}
+
+/// The training text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataSection {
+    /// Share of the documents kept out of training.
+    pub heldout: f64,
+    /// Share of the passages that go without a rating token, which gives guidance its unconditioned branch.
+    pub untagged: f64,
+    /// The sources.
+    pub source: Vec<SourceSection>,
+    /// Rated stories made by the generator.
+    pub stories: StoriesSection,
+}
+
+/// One collection of documents.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceSection {
+    /// The file inside the folder of corpora: JSON lines, `.gz` or plain.
+    pub file: PathBuf,
+    /// Documents of these languages alone; all when empty.
+    #[serde(default)]
+    pub languages: Vec<String>,
+    /// Times that each passage is seen in an epoch; a fraction takes that share of the passages.
+    #[serde(default = "one")]
+    pub repeat: f64,
+}
+
+/// Generated stories.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoriesSection {
+    /// Stories for each of the four ratings.
+    pub per_rating: usize,
+    /// Conversations for each rating, in the chat template.
+    pub dialogues_per_rating: usize,
+}
+
+/// The optimisation: AdamW (Loshchilov and Hutter 2019), linear warm-up, then cosine decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Updates.
+    pub steps: usize,
+    /// Tokens of one update.
+    pub batch_tokens: usize,
+    /// Tokens of one forward and backward pass; several make one update.
+    pub micro_batch_tokens: usize,
+    /// Greatest learning rate.
+    pub learning_rate: f64,
+    /// Learning rate at the end, as a share of the greatest.
+    pub final_learning_rate: f64,
+    /// Updates until the greatest learning rate.
+    pub warmup_steps: usize,
+    /// Decoupled weight decay of the matrices; norms have none.
+    pub weight_decay: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Largest norm of the gradient; a larger one is scaled down to it.
+    pub clip_norm: f64,
+    /// Weight of the z-loss.
+    pub z_loss: f64,
+    /// Updates between two checkpoints.
+    pub checkpoint_steps: usize,
+    /// Updates between two measurements on held-out text.
+    pub eval_steps: usize,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum RunConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {source}")]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not such a configuration.
+    #[error("{file}: {source}")]
+    Toml {
+        /// The file.
+        file: PathBuf,
+        /// Why, with line and column.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is impossible.
+    #[error("{key} is {got}: expected {expected}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What stands there.
+        got: String,
+        /// What would be accepted.
+        expected: &'static str,
+    },
+    /// The decoder cannot have this shape.
+    #[error("[model]: {0}")]
+    Model(#[from] safelmm_model::ConfigError),
+}
+
+impl RunConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// Names the file or the key, and what was expected.
+    pub fn read(file: &Path) -> Result<RunConfig, RunConfigError> {
+        let text = fs::read_to_string(file).map_err(|source| RunConfigError::Read { file: file.to_owned(), source })?;
+        let config: RunConfig = toml::from_str(&text)
+            .map_err(|e| RunConfigError::Toml { file: file.to_owned(), source: Box::new(e) })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Refuses what no run can have.
+    ///
+    /// # Errors
+    /// Names the first such key.
+    pub fn validate(&self) -> Result<(), RunConfigError> {
+        let refuse = |key, got: String, expected| Err(RunConfigError::Value { key, got, expected });
+        let share = |key, value: f64| match (0.0..1.0).contains(&value) {
+            true => Ok(()),
+            false => refuse(key, value.to_string(), "a share from 0 up to 1"),
+        };
+        share("data.heldout", self.data.heldout)?;
+        share("data.untagged", self.data.untagged)?;
+        let train = &self.train;
+        for (key, value) in [
+            ("train.steps", train.steps),
+            ("train.checkpoint_steps", train.checkpoint_steps),
+            ("train.eval_steps", train.eval_steps),
+            ("tokenizer.bytes_per_language", self.tokenizer.bytes_per_language),
+        ] {
+            if value == 0 {
+                return refuse(key, "0".to_owned(), "at least 1");
+            }
+        }
+        if train.micro_batch_tokens < self.model.context || train.batch_tokens < train.micro_batch_tokens {
+            let got = format!("{} (batch_tokens {})", train.micro_batch_tokens, train.batch_tokens);
+            return refuse("train.micro_batch_tokens", got, "at least model.context, and at most train.batch_tokens");
+        }
+        for (key, value) in [
+            ("train.learning_rate", train.learning_rate),
+            ("train.clip_norm", train.clip_norm),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return refuse(key, value.to_string(), "a positive number");
+            }
+        }
+        for (key, value) in [
+            ("train.final_learning_rate", train.final_learning_rate),
+            ("train.weight_decay", train.weight_decay),
+            ("train.beta1", train.beta1),
+            ("train.beta2", train.beta2),
+            ("train.z_loss", train.z_loss),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return refuse(key, value.to_string(), "a number from 0 to 1");
+            }
+        }
+        if train.warmup_steps > train.steps {
+            return refuse("train.warmup_steps", train.warmup_steps.to_string(), "at most train.steps");
+        }
+        // 256 bytes, the control tokens, and room for merges; ids are stored in 16 bits.
+        if !(512..=65_536).contains(&self.tokenizer.vocab_size) {
+            return refuse("tokenizer.vocab_size", self.tokenizer.vocab_size.to_string(), "from 512 to 65536");
+        }
+        let mut files = BTreeSet::new();
+        for source in &self.data.source {
+            if !(source.repeat.is_finite() && source.repeat >= 0.0) {
+                return refuse("data.source.repeat", source.repeat.to_string(), "0 or more");
+            }
+            if !files.insert(&source.file) {
+                return refuse("data.source.file", source.file.display().to_string(), "each file once");
+            }
+        }
+        self.decoder().validate()?;
+        Ok(())
+    }
+
+    /// The decoder's configuration: the Qwen 3 layout with tied embeddings.
+    pub fn decoder(&self) -> Config {
+        let model = &self.model;
+        Config {
+            family: Family::Qwen3,
+            vocab_size: self.tokenizer.vocab_size,
+            hidden_size: model.hidden_size,
+            intermediate_size: model.intermediate_size,
+            n_layers: model.layers,
+            n_heads: model.heads,
+            n_kv_heads: model.kv_heads,
+            head_dim: model.head_dim,
+            rms_norm_eps: 1e-6,
+            rope: Rope { theta: model.rope_theta, scaling: RopeScaling::None },
+            max_position_embeddings: model.context,
+            tie_word_embeddings: true,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            qk_norm: QkNorm::PerHead,
+            windows: vec![None; model.layers.min(1 << 16)],
+            bos_token_id: None,
+            eos_token_ids: Vec::new(),
+        }
+    }
+}

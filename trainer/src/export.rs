@@ -1,0 +1,155 @@
+//! From a training checkpoint to a checkpoint folder that the server and `transformers` open.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use half::bf16;
+use safelmm_model::card::Card;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::{Value, json};
+
+use crate::config::RunConfig;
+use crate::data::{Sources, hex};
+use crate::run_state;
+use crate::tokenizer::{self, END_OF_TEXT, MESSAGE_END, control_id};
+
+/// Why a checkpoint cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file cannot be read or written.
+    #[error("{file}: {source}")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A weight file is damaged.
+    #[error("{file}: {source}")]
+    Tensors {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: safetensors::SafeTensorError,
+    },
+    /// The run has no finished checkpoint.
+    #[error("{0}: no checkpoint yet: let `safelmm-train pretrain` save one")]
+    NoCheckpoint(PathBuf),
+    /// The run's folder cannot be read.
+    #[error(transparent)]
+    State(#[from] run_state::StateError),
+}
+
+/// Writes the newest checkpoint of `run` to the folder `out`, with weights in bf16, the tokenizer of the prepared data,
+/// and `provenance.json`.
+///
+/// # Errors
+/// Names the file.
+pub fn export(config: &RunConfig, sources: &Sources, data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
+    let newest = run_state::checkpoints(run)?.pop().ok_or_else(|| ExportError::NoCheckpoint(run.to_owned()))?;
+    let error = |file: &Path| {
+        let file = file.to_owned();
+        move |source| ExportError::File { file, source }
+    };
+    fs::create_dir_all(out).map_err(error(out))?;
+    let path = newest.join("model.safetensors");
+    let weights = to_bf16(&fs::read(&path).map_err(error(&path))?)
+        .map_err(|source| ExportError::Tensors { file: path, source })?;
+    let tokenizer = data.join("tokenizer.json");
+    let tokenizer_json = fs::read(&tokenizer).map_err(error(&tokenizer))?;
+    let json = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
+    let card = serde_json::to_value(Card::new(&config.name, "f32")).unwrap_or_default();
+    for (name, bytes) in [
+        ("config.json", json(&model_config(config))),
+        ("generation_config.json", json(&generation_config())),
+        ("tokenizer_config.json", json(&tokenizer::tokenizer_config(config.model.context))),
+        ("provenance.json", json(&provenance(config, sources))),
+        ("safelmm.json", json(&card)),
+        ("tokenizer.json", tokenizer_json),
+        ("model.safetensors", weights),
+    ] {
+        let path = out.join(name);
+        fs::write(&path, bytes).map_err(error(&path))?;
+    }
+    Ok(())
+}
+
+/// Rounds f32 tensors to bf16, to nearest even.
+fn to_bf16(bytes: &[u8]) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let tensors = SafeTensors::deserialize(bytes)?;
+    let rounded: BTreeMap<String, (Vec<usize>, Vec<u8>)> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| {
+            let values = view.data().as_chunks::<4>().0.iter();
+            let data = values.flat_map(|b| bf16::from_f32(f32::from_le_bytes(*b)).to_le_bytes()).collect();
+            (name, (view.shape().to_vec(), data))
+        })
+        .collect();
+    let views = rounded
+        .iter()
+        .map(|(name, (shape, data))| Ok((name, TensorView::new(Dtype::BF16, shape.clone(), data)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    // transformers asks for the format in the metadata.
+    let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
+    safetensors::serialize(views, Some(metadata))
+}
+
+/// `config.json` of the Qwen 3 layout, in keys that transformers 4 and 5 both read.
+fn model_config(config: &RunConfig) -> Value {
+    let decoder = config.decoder();
+    json!({
+        "architectures": ["Qwen3ForCausalLM"],
+        "model_type": "qwen3",
+        "vocab_size": decoder.vocab_size,
+        "hidden_size": decoder.hidden_size,
+        "intermediate_size": decoder.intermediate_size,
+        "num_hidden_layers": decoder.n_layers,
+        "num_attention_heads": decoder.n_heads,
+        "num_key_value_heads": decoder.n_kv_heads,
+        "head_dim": decoder.head_dim,
+        "hidden_act": "silu",
+        "rms_norm_eps": decoder.rms_norm_eps,
+        "rope_theta": decoder.rope.theta,
+        "rope_scaling": null,
+        "max_position_embeddings": decoder.max_position_embeddings,
+        "tie_word_embeddings": decoder.tie_word_embeddings,
+        "attention_bias": false,
+        "attention_dropout": 0.0,
+        "use_sliding_window": false,
+        "initializer_range": 0.02,
+        "use_cache": true,
+        "torch_dtype": "bfloat16",
+        "bos_token_id": control_id(END_OF_TEXT),
+        "eos_token_id": control_id(END_OF_TEXT),
+    })
+}
+
+fn generation_config() -> Value {
+    json!({
+        "bos_token_id": control_id(END_OF_TEXT),
+        "pad_token_id": control_id(END_OF_TEXT),
+        "eos_token_id": [control_id(END_OF_TEXT), control_id(MESSAGE_END)],
+        "do_sample": true,
+        "temperature": 0.8,
+        "top_p": 0.95,
+    })
+}
+
+/// Every training source: license, documents, tokens, filters applied, content hash.
+fn provenance(config: &RunConfig, sources: &Sources) -> Value {
+    let tokenizer = serde_json::to_vec(&config.tokenizer).unwrap_or_default();
+    json!({
+        "format_version": 1,
+        "model": config.name,
+        "license_rule": "only documents whose SPDX expression is of class permissive or share-alike are trained on",
+        "filters": sources.filters,
+        "heldout_share_of_documents": config.data.heldout,
+        "untagged_share_of_passages": config.data.untagged,
+        "seed": config.seed,
+        "tokenizer_settings_sha256": hex(&<sha2::Sha256 as sha2::Digest>::digest(tokenizer)),
+        "sources": sources.sources,
+    })
+}

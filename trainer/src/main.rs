@@ -1,0 +1,158 @@
+//! `safelmm-train`: data preparation, pretraining, evaluation and export.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use safelmm_model::Checkpoint;
+use safelmm_trainer::config::RunConfig;
+use safelmm_trainer::data;
+use safelmm_trainer::dataset::Dataset;
+use safelmm_trainer::evaluate::{Evaluation, measure_bits, measure_control};
+use safelmm_trainer::export::export;
+use safelmm_trainer::pretrain::{Outcome, pretrain, read_sources};
+use safelmm_trainer::report::Report;
+
+// Keeps freed memory: a training step allocates the same large buffers again and again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Parser)]
+#[command(name = "safelmm-train", version, about = "Trains SafeLMM checkpoints from licensed documents.")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Filter, rate and tokenise documents, and learn the tokenizer.
+    Data {
+        /// The run's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// The folder that holds the source files named in the configuration.
+        #[arg(long)]
+        corpora: PathBuf,
+        /// Where the prepared data goes.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Train from scratch, or go on with an interrupted run in the same folder.
+    Pretrain {
+        /// The run's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Prepared data.
+        #[arg(long)]
+        data: PathBuf,
+        /// The run's folder: checkpoints and log.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Measure a checkpoint: held-out bits per byte beside two baselines, and whether its rating is obeyed.
+    /// The figures go into its safelmm.json.
+    Eval {
+        /// The checkpoint folder.
+        #[arg(long)]
+        checkpoint: PathBuf,
+        /// The prepared data it was trained on.
+        #[arg(long)]
+        data: PathBuf,
+        /// Texts to generate for each rating.
+        #[arg(long, default_value_t = 200)]
+        samples: usize,
+        /// Tokens of each text.
+        #[arg(long, default_value_t = 160)]
+        tokens: usize,
+        /// Seed of the texts.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
+    /// Write the newest checkpoint of a run as a folder that the server opens.
+    Export {
+        /// Prepared data.
+        #[arg(long)]
+        data: PathBuf,
+        /// The run's folder.
+        #[arg(long)]
+        run: PathBuf,
+        /// The checkpoint folder to write.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+fn main() -> Result<()> {
+    let mut report = Report::new();
+    match Args::parse().command {
+        Command::Data { config, corpora, out } => {
+            let config = RunConfig::read(&config)?;
+            let sources = data::prepare(&config, &corpora, &out, &mut report)?;
+            for source in &sources.sources {
+                report.line(&format!(
+                    "{}: {} documents, {} passages, {:.2} M tokens, ratings {:?}, left out {:?}",
+                    source.source,
+                    source.documents,
+                    source.passages,
+                    source.tokens as f64 / 1e6,
+                    source.ratings,
+                    source.left_out
+                ));
+            }
+        }
+        Command::Pretrain { config, data, out } => {
+            let config = RunConfig::read(&config)?;
+            let stop = Arc::new(AtomicBool::new(false));
+            let flag = Arc::clone(&stop);
+            ctrlc::set_handler(move || {
+                if flag.swap(true, Ordering::Relaxed) {
+                    std::process::exit(130); // asked twice: at once, without a checkpoint
+                }
+                eprintln!("stopping after this step; once more to stop at once");
+            })
+            .context("cannot listen for Ctrl-C")?;
+            match pretrain(&config, &data, &out, &stop, &mut report)? {
+                Outcome::Finished => report.line("finished"),
+                Outcome::Interrupted { step } => {
+                    report.line(&format!("stopped at step {step}; the same command goes on from there"));
+                }
+            }
+        }
+        Command::Eval { checkpoint, data, samples, tokens, seed } => {
+            let evaluation = evaluate(&checkpoint, &data, samples, tokens, seed, &mut report)?;
+            println!("{}", serde_json::to_string_pretty(&evaluation)?);
+        }
+        Command::Export { data, run, out } => {
+            let sources = read_sources(&data)?;
+            export(&sources.config, &sources, &data, &run, &out)?;
+            report.line(&format!("wrote {}", out.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Measures, and writes the figures into the checkpoint's card.
+fn evaluate(
+    folder: &Path,
+    data: &Path,
+    samples: usize,
+    tokens: usize,
+    seed: u64,
+    report: &mut Report,
+) -> Result<Evaluation> {
+    let checkpoint = Checkpoint::open(folder)?;
+    let mut card = checkpoint.card().context("the checkpoint has no safelmm.json: it was not trained with ratings")?.clone();
+    let sources = read_sources(data)?;
+    let names: Vec<String> = sources.sources.iter().map(|s| s.source.clone()).collect();
+    let train = Dataset::read(&data.join("train.safetensors"))?;
+    let heldout = Dataset::read(&data.join("heldout.safetensors"))?;
+    let bits_per_byte = measure_bits(&sources.config, &checkpoint, &train, &heldout, &names, report)?;
+    let rating_control = measure_control(&checkpoint, samples, tokens, seed, report)?;
+    let evaluation = Evaluation { seed, bits_per_byte, rating_control };
+    card.evaluation = serde_json::to_value(&evaluation)?;
+    data::write_json(&folder.join("safelmm.json"), &card)?;
+    Ok(evaluation)
+}

@@ -1,0 +1,57 @@
+//! Progress: a bar on a terminal, plain lines elsewhere.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Where progress is told.
+pub struct Report {
+    bar: Option<ProgressBar>,
+    last: Option<Instant>,
+}
+
+/// Without a terminal, a line is written at most this often.
+const EVERY: Duration = Duration::from_secs(10);
+
+impl Report {
+    /// Reports to standard error.
+    pub fn new() -> Report {
+        Report { bar: stderr().is_terminal().then(ProgressBar::new_spinner), last: None }
+    }
+
+    /// One line that stays.
+    pub fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// How far a long piece of work is; shown as a bar, or as a line now and then.
+    pub fn progress(&mut self, done: usize, all: usize, message: &str) {
+        match &self.bar {
+            Some(bar) => {
+                if bar.length() != Some(all as u64) {
+                    bar.set_length(all as u64);
+                    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} (eta {eta}) {msg}") {
+                        bar.set_style(style);
+                    }
+                }
+                bar.set_position(done as u64);
+                bar.set_message(message.to_owned());
+            }
+            None if done == all || self.last.is_none_or(|last| last.elapsed() >= EVERY) => {
+                eprintln!("{done}/{all} {message}");
+                self.last = Some(Instant::now());
+            }
+            None => {}
+        }
+    }
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Report::new()
+    }
+}

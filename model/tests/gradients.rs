@@ -1,0 +1,66 @@
+//! The decoder as a function to train: every parameter of every family has a gradient, and it is the right one.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{Device, Result, Tensor, Var};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use safelmm_model::ops::{IGNORE, cross_entropy};
+use safelmm_model::{Config, Decoder, ParameterSource, Segment};
+
+struct Variables {
+    vars: BTreeMap<String, Var>,
+    rng: ChaCha8Rng,
+}
+
+impl ParameterSource for Variables {
+    type Error = candle_core::Error;
+
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let centre = if name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| centre + self.rng.random_range(-0.3_f32..0.3)).collect();
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        let tensor = var.as_tensor().clone();
+        self.vars.insert(name.to_owned(), var);
+        Ok(tensor)
+    }
+}
+
+fn loss(decoder: &Decoder) -> Result<Tensor> {
+    let (a, b) = ([5_u32, 9, 2, 7, 7, 30, 12], [1_u32, 40, 3]);
+    let targets = [9, 2, 7, 7, 30, 12, IGNORE, 40, 3, 8];
+    let mut segments = [Segment { tokens: &a, cache: None }, Segment { tokens: &b, cache: None }];
+    Ok(cross_entropy(&decoder.forward(&mut segments)?, decoder.head(), &targets, 1e-2)?.loss)
+}
+
+#[test]
+fn every_parameter_of_every_family_has_the_right_gradient() -> Result<()> {
+    for family in ["llama", "llama-linear", "mistral", "qwen2", "qwen3", "olmo2"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(family).join("config.json");
+        let config = Config::from_json(&std::fs::read(path).unwrap()).unwrap();
+        let mut source = Variables { vars: BTreeMap::new(), rng: ChaCha8Rng::seed_from_u64(3) };
+        let decoder = Decoder::new(config, &mut source)?;
+        let grads = loss(&decoder)?.backward()?;
+        for (name, var) in &source.vars {
+            let gradient: Vec<f32> =
+                grads.get(var).unwrap_or_else(|| panic!("{family}: {name}: no gradient")).flatten_all()?.to_vec1()?;
+            assert!(gradient.iter().all(|g| g.is_finite()), "{family}: {name}");
+            // Along its own direction the loss must change by h · |gradient|.
+            let norm = gradient.iter().map(|g| g * g).sum::<f32>().sqrt();
+            assert!(norm > 0.0, "{family}: {name}: the gradient is zero");
+            let start = var.as_tensor().copy()?;
+            let direction = (Tensor::from_slice(&gradient, var.shape(), &Device::Cpu)? * f64::from(1.0 / norm))?;
+            let at = |h: f64| -> Result<f32> {
+                var.set(&(&start + (&direction * h)?)?)?;
+                loss(&decoder)?.to_scalar()
+            };
+            let h = 3e-3;
+            let slope = (at(h)? - at(-h)?) / (2.0 * h as f32);
+            var.set(&start)?;
+            assert!((slope - norm).abs() < 0.02 * norm + 2e-3, "{family}: {name}: slope {slope}, gradient {norm}");
+        }
+    }
+    Ok(())
+}

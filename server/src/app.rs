@@ -1,0 +1,133 @@
+//! The application: one model, its engine and what the routes need to know about both.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use safelmm_model::{Checkpoint, CheckpointError, Generation, Rating};
+
+use crate::config::{Config, ConfigError, DEFAULT_RATING_CEILING, ServerConfig};
+use crate::engine::{Engine, EngineConfig};
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The checkpoint cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A rating ceiling was configured that the model cannot keep.
+    #[error(
+        "[model] rating_ceiling is {ceiling}, but the model {model:?} has no rating tokens and cannot keep to a rating: \
+         remove the setting, or serve a checkpoint that was trained with ratings"
+    )]
+    Unrated {
+        /// The configured ceiling.
+        ceiling: Rating,
+        /// The model's name.
+        model: String,
+    },
+    /// The address is not free.
+    #[error(
+        "cannot listen on {listen}: the port is taken by another program. Stop that program, or choose another address, \
+         for example with --listen {}:{}",
+        listen.ip(), next_port(listen)
+    )]
+    PortTaken {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// The address cannot be listened on for another reason.
+    #[error("cannot listen on {listen}: {source}. Choose another address with --listen HOST:PORT")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The operating system gives no thread or no runtime.
+    #[error("cannot start the engine: {0}")]
+    Engine(std::io::Error),
+}
+
+fn next_port(listen: &SocketAddr) -> u16 {
+    listen.port().checked_add(1).unwrap_or(8081)
+}
+
+/// A cheap handle on the running application.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+struct Inner {
+    checkpoint: Arc<Checkpoint>,
+    engine: Engine<Generation>,
+    server: ServerConfig,
+    name: String,
+    ratings: Vec<Rating>,
+    created: u64,
+}
+
+impl App {
+    /// Starts the engine for a checkpoint. Errors: [`StartError::Unrated`], [`StartError::Engine`].
+    pub fn start(checkpoint: Arc<Checkpoint>, config: &Config) -> Result<App, StartError> {
+        let name = config.model.name.clone().unwrap_or_else(|| checkpoint.name().to_owned());
+        let ratings = match config.model.rating_ceiling {
+            Some(ceiling) if !checkpoint.rated() => return Err(StartError::Unrated { ceiling, model: name }),
+            _ if !checkpoint.rated() => Vec::new(),
+            configured => {
+                let ceiling = configured.unwrap_or(DEFAULT_RATING_CEILING);
+                Rating::ALL.into_iter().filter(|rating| *rating <= ceiling).collect()
+            }
+        };
+        let sizes = EngineConfig {
+            queue: config.server.queue,
+            max_batch: config.server.max_batch,
+            request_timeout: config.server.request_timeout,
+        };
+        let engine = Engine::start(Arc::clone(&checkpoint), sizes).map_err(StartError::Engine)?;
+        let server = config.server.clone();
+        Ok(App(Arc::new(Inner { checkpoint, engine, server, name, ratings, created: unix_time() })))
+    }
+
+    /// The model.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.0.checkpoint
+    }
+
+    /// The engine that decodes for all requests.
+    pub fn engine(&self) -> &Engine<Generation> {
+        &self.0.engine
+    }
+
+    /// The resolved `[server]` section.
+    pub fn server_config(&self) -> &ServerConfig {
+        &self.0.server
+    }
+
+    /// The id under which clients ask for the model.
+    pub fn model_name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The ratings a request may ask for, lowest first; empty for a model without ratings.
+    pub fn ratings(&self) -> &[Rating] {
+        &self.0.ratings
+    }
+
+    /// The highest rating a request may ask for, and the rating of requests that name none.
+    pub fn rating_ceiling(&self) -> Option<Rating> {
+        self.0.ratings.last().copied()
+    }
+
+    /// When the application started: seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.0.created
+    }
+}
+
+/// Seconds since 1970; 0 on a clock that stands before.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,112 @@
+//! `safelmm generate`.
+
+use std::io::{self, Write, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use safelmm_model::{Checkpoint, CheckpointError, GenerateError, Generation, GenerationRequest, SamplingParams, step};
+use safelmm_model::{Rating, TokenizerError};
+
+use super::args::GenerateArgs;
+use super::load::load;
+use crate::config::DEFAULT_RATING_CEILING;
+
+/// The most tokens when the user names no number.
+const DEFAULT_MAX_TOKENS: usize = 128;
+
+/// Why nothing, or not everything, was generated.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateFailure {
+    /// The checkpoint cannot be opened.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The prompt cannot be turned into tokens.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The model refuses the request, or failed.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The text cannot be written, or no signals can be had.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// How the generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The text is complete.
+    Complete,
+    /// By Ctrl-C.
+    Interrupted,
+}
+
+/// Writes the continuation of a text to standard output as it is generated. A reader that closes the pipe ends it
+/// quietly.
+pub fn generate(args: GenerateArgs) -> Result<Ending, GenerateFailure> {
+    let interrupted = watch_interrupt()?;
+    let checkpoint = load(args.model.as_deref())?;
+    let mut generation = Generation::new(&checkpoint, request(args, &checkpoint)?)?;
+    let written = write_steps(&checkpoint, &mut generation, &interrupted);
+    match written {
+        Err(GenerateFailure::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Ending::Complete),
+        other => other,
+    }
+}
+
+fn write_steps(
+    checkpoint: &Checkpoint,
+    generation: &mut Generation,
+    interrupted: &AtomicBool,
+) -> Result<Ending, GenerateFailure> {
+    let mut out = stdout().lock();
+    while !generation.is_finished() && !interrupted.load(Ordering::Relaxed) {
+        for step in step(checkpoint, &mut [&mut *generation])? {
+            out.write_all(step.text.as_bytes())?;
+        }
+        out.flush()?;
+    }
+    out.write_all(b"\n")?;
+    out.flush()?;
+    Ok(if generation.is_finished() { Ending::Complete } else { Ending::Interrupted })
+}
+
+fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequest, TokenizerError> {
+    let defaults = &checkpoint.generation;
+    let neutral = SamplingParams::default();
+    // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
+    let prompt = checkpoint.tokenizer.encode(&args.prompt, !checkpoint.rated())?;
+    let rating: Option<Rating> = args.rating.or(checkpoint.rated().then_some(DEFAULT_RATING_CEILING));
+    let room = checkpoint.context_length().saturating_sub(prompt.len() + usize::from(rating.is_some()));
+    Ok(GenerationRequest {
+        max_tokens: args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room).max(1)),
+        prompt,
+        rating,
+        guidance: args.guidance,
+        sampling: SamplingParams {
+            temperature: args.temperature.or(defaults.temperature).unwrap_or(neutral.temperature),
+            top_p: args.top_p.or(defaults.top_p).unwrap_or(neutral.top_p),
+            top_k: args.top_k.or(defaults.top_k),
+            min_p: args.min_p.or(defaults.min_p).unwrap_or(neutral.min_p),
+            repetition_penalty: defaults.repetition_penalty.unwrap_or(neutral.repetition_penalty),
+            seed: args.seed,
+            ..neutral
+        },
+        stop: args.stop,
+        ignore_eos: false,
+    })
+}
+
+/// A flag that Ctrl-C sets. The thread that waits for it ends with the process.
+fn watch_interrupt() -> io::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new().name("interrupt".into()).spawn({
+        let flag = Arc::clone(&flag);
+        move || {
+            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+                flag.store(true, Ordering::Relaxed);
+            }
+        }
+    })?;
+    Ok(flag)
+}

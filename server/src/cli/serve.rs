@@ -1,0 +1,65 @@
+//! `safelmm serve`.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use super::load::{load, say};
+use crate::app::{App, StartError};
+use crate::config::Config;
+use crate::serve::{Stop, bind};
+
+/// Why serving did not start or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeFailure {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The operating system gives no runtime or no signals, or the listener broke.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Serves until Ctrl-C or SIGTERM.
+pub fn serve(config: &Config) -> Result<(), ServeFailure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let outcome = runtime.block_on(run(config));
+    // Connections that outlived the grace period are not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn run(config: &Config) -> Result<(), ServeFailure> {
+    // First of all, so that a signal during loading is not lost, and a taken port is told before a long load.
+    let stop = stop_signals()?;
+    let listener = bind(config.server.listen).await?;
+    let checkpoint = load(config.model.folder.as_deref()).map_err(StartError::from)?;
+    let app = App::start(Arc::new(checkpoint), config)?;
+    let address = listener.local_addr()?;
+    say(&format!("listening on http://{address} — playground at /, API at /v1\nCtrl-C to stop\n"));
+    crate::serve::serve(app, listener, stop).await?;
+    say("stopped\n");
+    Ok(())
+}
+
+/// The first Ctrl-C or SIGTERM asks to stop gracefully, the second at once.
+fn stop_signals() -> io::Result<watch::Receiver<Stop>> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (sender, receiver) = watch::channel(Stop::No);
+    tokio::spawn(async move {
+        either(&mut interrupt, &mut terminate).await;
+        say("\nstopping: running answers are finished first; Ctrl-C again to stop at once\n");
+        sender.send_replace(Stop::Gracefully);
+        either(&mut interrupt, &mut terminate).await;
+        sender.send_replace(Stop::Now);
+        // Kept, since a dropped sender would ask for nothing.
+        sender.closed().await;
+    });
+    Ok(receiver)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! { _ = one.recv() => {}, _ = other.recv() => {} }
+}

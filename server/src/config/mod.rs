@@ -1,0 +1,169 @@
+//! The configuration: what the user wrote on the command line, in the environment and in the file, resolved once into
+//! one validated [`Config`] that the rest of the program reads.
+//!
+//! A flag wins over its environment variable, the variable over the file, the file over the default.
+
+mod model;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+pub use model::{DEFAULT_RATING_CEILING, ModelConfig};
+pub use server::ServerConfig;
+
+/// What the command line and the environment say, as the user wrote it.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--config`, `SAFELMM_CONFIG`.
+    pub file: Option<PathBuf>,
+    /// `--model`, `SAFELMM_MODEL`.
+    pub model: Option<PathBuf>,
+    /// `--listen`, `SAFELMM_LISTEN`.
+    pub listen: Option<String>,
+    /// `--queue`.
+    pub queue: Option<usize>,
+    /// `--max-batch`.
+    pub max_batch: Option<usize>,
+    /// `--allow-remote-without-keys`.
+    pub allow_remote_without_keys: bool,
+}
+
+/// The configuration file, as the user wrote it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    server: server::Section,
+    #[serde(default)]
+    model: model::Section,
+}
+
+/// The resolved, validated configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[model]`.
+    pub model: ModelConfig,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has unknown keys or values of the wrong type.
+    #[error("in the configuration file {}: {source}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Line, key and what was expected.
+        source: Box<toml::de::Error>,
+    },
+    /// A value is out of its range.
+    #[error("{key} must be {expected}, found {found}")]
+    Invalid {
+        /// The setting, by its flag and its key in the file.
+        key: &'static str,
+        /// The range.
+        expected: String,
+        /// The value.
+        found: String,
+    },
+    /// An address that other machines can reach.
+    #[error(
+        "refusing to listen on {listen}: other machines could reach it, and this version has no API keys, so that anyone \
+         who can connect could use the model. Listen on 127.0.0.1 and put an authenticating proxy in front, or pass \
+         --allow-remote-without-keys if the network itself is trusted"
+    )]
+    Remote {
+        /// The address.
+        listen: std::net::SocketAddr,
+    },
+}
+
+impl Config {
+    /// Reads the file, if one is named, and resolves every setting. Errors: [`ConfigError`].
+    pub fn resolve(overrides: Overrides) -> Result<Config, ConfigError> {
+        let file = overrides.file.as_deref().map(read).transpose()?.unwrap_or_default();
+        let folder_of_file = overrides.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        Ok(Config {
+            server: ServerConfig::resolve(file.server, &overrides)?,
+            model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<File, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    toml::from_str(&text).map_err(|source| ConfigError::Malformed { path: path.to_owned(), source: Box::new(source) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use safelmm_model::Rating;
+
+    use super::*;
+
+    fn resolve(text: &str, overrides: Overrides) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("safelmm.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::resolve(Overrides { file: Some(path), ..overrides }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_key_of_the_file_arrives_and_flags_win() {
+        let text = "[server]\nlisten = '127.0.0.1:9000'\nqueue = 3\nmax_batch = 2\nrequest_timeout_s = 7\n\
+                    shutdown_grace_s = 1\nmax_body_bytes = 4096\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n";
+        let config = resolve(text, Overrides { queue: Some(5), ..Overrides::default() }).unwrap();
+        let server = &config.server;
+        assert_eq!(server.listen.to_string(), "127.0.0.1:9000");
+        assert_eq!((server.queue, server.max_batch, server.max_body_bytes), (5, 2, 4096));
+        assert_eq!(server.request_timeout, Duration::from_secs(7));
+        assert_eq!(server.shutdown_grace, Duration::from_secs(1));
+        // A folder in the file is relative to the file, a folder on the command line to the current one.
+        assert!(config.model.folder.as_ref().is_some_and(|folder| folder.is_absolute() && folder.ends_with("m")));
+        assert_eq!(config.model.name.as_deref(), Some("n"));
+        assert_eq!(config.model.rating_ceiling, Some(Rating::PG));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_file_and_key() {
+        for (text, expected) in [
+            ("[server]\nport = 1\n", ["safelmm.toml", "unknown field `port`"]),
+            ("[sever]\n", ["safelmm.toml", "unknown field `sever`"]),
+            ("[server]\nqueue = 'many'\n", ["safelmm.toml", "queue"]),
+            ("[server]\nqueue = 0\n", ["queue", "found 0"]),
+            ("[server]\nmax_batch = 100000\n", ["max_batch", "found 100000"]),
+            ("[server]\nrequest_timeout_s = 0\n", ["request_timeout_s", "found 0"]),
+            ("[server]\nlisten = 'here'\n", ["listen", "found \"here\""]),
+            ("[server]\nlisten = '0.0.0.0:80'\n", ["0.0.0.0:80", "--allow-remote-without-keys"]),
+            ("[model]\nrating_ceiling = 'PG-13'\n", ["safelmm.toml", "PG-13"]),
+            ("[model]\nname = ''\n", ["name", "found \"\""]),
+        ] {
+            let error = resolve(text, Overrides::default()).unwrap_err();
+            assert!(expected.iter().all(|part| error.contains(part)), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_remote_address_is_refused_unless_it_is_asked_for() {
+        let remote = Overrides { listen: Some("[::]:8080".into()), ..Overrides::default() };
+        assert!(matches!(Config::resolve(remote.clone()), Err(ConfigError::Remote { .. })));
+        assert!(Config::resolve(Overrides { allow_remote_without_keys: true, ..remote }).is_ok());
+        let local = Overrides { listen: Some("localhost:0".into()), ..Overrides::default() };
+        assert!(Config::resolve(local).is_ok_and(|config| config.server.listen.ip().is_loopback()));
+    }
+}

@@ -1,0 +1,97 @@
+//! `[server]`: the address, the queue and the limits of a request.
+
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{ConfigError, Overrides};
+
+/// The section as the user wrote it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Section {
+    listen: Option<String>,
+    queue: Option<usize>,
+    max_batch: Option<usize>,
+    request_timeout_s: Option<u64>,
+    shutdown_grace_s: Option<u64>,
+    max_body_bytes: Option<usize>,
+}
+
+/// The address, the queue and the limits of a request.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// `listen`, `--listen`, `SAFELMM_LISTEN`: host and port; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `queue`, `--queue`: how many requests may wait; one more is answered with 429.
+    pub queue: usize,
+    /// `max_batch`, `--max-batch`: how many sequences are decoded together.
+    pub max_batch: usize,
+    /// `request_timeout_s`: how long a request may take, waiting included (seconds in the file).
+    pub request_timeout: Duration,
+    /// `shutdown_grace_s`: how long running answers may go on after the signal to stop (seconds in the file).
+    pub shutdown_grace: Duration,
+    /// `max_body_bytes`: the longest request body, in bytes.
+    pub max_body_bytes: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            queue: 64,
+            max_batch: 8,
+            request_timeout: Duration::from_secs(300),
+            shutdown_grace: Duration::from_secs(10),
+            max_body_bytes: 4 << 20,
+        }
+    }
+}
+
+impl ServerConfig {
+    pub(super) fn resolve(section: Section, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let default = ServerConfig::default();
+        let listen = match overrides.listen.as_ref().or(section.listen.as_ref()) {
+            Some(text) => parse_listen(text)?,
+            None => default.listen,
+        };
+        if !listen.ip().is_loopback() && !overrides.allow_remote_without_keys {
+            return Err(ConfigError::Remote { listen });
+        }
+        let queue = overrides.queue.or(section.queue).unwrap_or(default.queue);
+        let max_batch = overrides.max_batch.or(section.max_batch).unwrap_or(default.max_batch);
+        let timeout_s = section.request_timeout_s.unwrap_or(default.request_timeout.as_secs());
+        let grace_s = section.shutdown_grace_s.unwrap_or(default.shutdown_grace.as_secs());
+        let max_body_bytes = section.max_body_bytes.unwrap_or(default.max_body_bytes);
+        within("queue (--queue, [server] queue)", queue as u64, 1, 65_536)?;
+        within("max_batch (--max-batch, [server] max_batch)", max_batch as u64, 1, 256)?;
+        within("[server] request_timeout_s", timeout_s, 1, 86_400)?;
+        within("[server] shutdown_grace_s", grace_s, 0, 3_600)?;
+        within("[server] max_body_bytes", max_body_bytes as u64, 1_024, 1 << 30)?;
+        Ok(ServerConfig {
+            listen,
+            queue,
+            max_batch,
+            request_timeout: Duration::from_secs(timeout_s),
+            shutdown_grace: Duration::from_secs(grace_s),
+            max_body_bytes,
+        })
+    }
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
+    text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(|| ConfigError::Invalid {
+        key: "listen (--listen, SAFELMM_LISTEN, [server] listen)",
+        expected: "a host and a port such as 127.0.0.1:8080".into(),
+        found: format!("{text:?}"),
+    })
+}
+
+fn within(key: &'static str, found: u64, lowest: u64, highest: u64) -> Result<(), ConfigError> {
+    if (lowest..=highest).contains(&found) {
+        return Ok(());
+    }
+    let expected = format!("between {lowest} and {highest}");
+    Err(ConfigError::Invalid { key, expected, found: found.to_string() })
+}

@@ -1,0 +1,137 @@
+//! `POST /v1/completions`.
+
+use axum::extract::State;
+use axum::response::Response;
+use safelmm_model::{FinishReason, Rating};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::answer::{Shape, Streaming};
+use super::error::ApiError;
+use super::extension::Extension;
+use super::fields::{Fields, describe};
+use super::generation::{Prepared, generate, take_model, take_user};
+use super::plan::{Length, Plan, Prompts};
+use super::sampling::Sampling;
+use crate::app::App;
+
+/// The default of the OpenAI API.
+const DEFAULT_MAX_TOKENS: usize = 16;
+const NO_LOGPROBS: &str = "this server returns no log-probabilities";
+
+/// Answers with a completion of each prompt.
+pub async fn completions(State(app): State<App>, body: Fields) -> Result<Response, ApiError> {
+    generate::<Completion>(app, body, prepare).await
+}
+
+fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
+    take_model(&mut body, app)?;
+    take_user(&mut body)?;
+    let streaming = Streaming::take(&mut body)?;
+    let extension = Extension::take(&mut body, app)?;
+    let sampling = Sampling::take(&mut body, app.checkpoint())?;
+    let length = body.count("max_tokens", 1)?.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
+    let prompt = body.take("prompt").ok_or_else(|| body.error("prompt", "is missing"))?;
+    refuse_best_of(&mut body, sampling.n)?;
+    body.refuse("echo", &json!(false), "this server does not repeat the prompt")?;
+    body.refuse("logprobs", &Value::Null, NO_LOGPROBS)?;
+    body.refuse("suffix", &Value::Null, "the model continues text and does not fill gaps")?;
+    body.finish()?;
+    let tokens = read_prompts(prompt, app)?;
+    let plan = Plan::new(app, Prompts { tokens, param: "prompt" }, length, &sampling, extension)?;
+    Ok(Prepared { plan, streaming, extension })
+}
+
+/// `best_of` equal to `n` asks for nothing more than `n`.
+fn refuse_best_of(body: &mut Fields, n: usize) -> Result<(), ApiError> {
+    match body.count("best_of", 1)? {
+        Some(best_of) if best_of != n => {
+            Err(body.error("best_of", format!("must equal 'n' ({n}), found {best_of}: this server ranks no choices")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A string, a list of strings, a list of token ids, or a list of those.
+fn read_prompts(prompt: Value, app: &App) -> Result<Vec<Vec<u32>>, ApiError> {
+    match prompt {
+        Value::Array(list) if list.is_empty() => Err(ApiError::parameter("prompt", "'prompt' is an empty list")),
+        Value::Array(list) if list.iter().all(Value::is_number) => Ok(vec![read_tokens(&list, app)?]),
+        Value::Array(list) => list.into_iter().map(|item| read_prompt(item, app)).collect(),
+        single => Ok(vec![read_prompt(single, app)?]),
+    }
+}
+
+fn read_prompt(prompt: Value, app: &App) -> Result<Vec<u32>, ApiError> {
+    match prompt {
+        // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
+        Value::String(text) => app
+            .checkpoint()
+            .tokenizer
+            .encode(&text, !app.checkpoint().rated())
+            .map_err(|source| ApiError::Tokenizer { source, param: "prompt" }),
+        Value::Array(list) => read_tokens(&list, app),
+        other => {
+            let message = format!(
+                "'prompt' must be a string, a list of strings, a list of token ids or a list of such lists, found {}",
+                describe(&other)
+            );
+            Err(ApiError::parameter("prompt", message))
+        }
+    }
+}
+
+/// Token ids as the client gives them; the range is checked with the rest of the request.
+fn read_tokens(list: &[Value], app: &App) -> Result<Vec<u32>, ApiError> {
+    let tokenizer = &app.checkpoint().tokenizer;
+    list.iter()
+        .map(|value| {
+            let token = value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
+                let message = format!("'prompt' has {} among its token ids: expected integers from 0", describe(value));
+                ApiError::parameter("prompt", message)
+            })?;
+            // A rating in the prompt would stand in for one above the ceiling.
+            match Rating::ALL.into_iter().find(|rating| tokenizer.rating_id(*rating) == Some(token)) {
+                Some(rating) => Err(ApiError::parameter(
+                    "prompt",
+                    format!(
+                        "'prompt' has the control token {} ({token}): ask for a rating with 'safelmm.rating'",
+                        rating.token()
+                    ),
+                )),
+                None => Ok(token),
+            }
+        })
+        .collect()
+}
+
+/// The shape of text completions.
+struct Completion;
+
+#[derive(Serialize)]
+struct Choice {
+    index: usize,
+    text: String,
+    logprobs: (),
+    finish_reason: Option<&'static str>,
+}
+
+impl Shape for Completion {
+    const OBJECT: &'static str = "text_completion";
+    const CHUNK_OBJECT: &'static str = "text_completion";
+    const ID_PREFIX: &'static str = "cmpl-";
+    type Choice = Choice;
+    type Delta = Choice;
+
+    fn choice(index: usize, text: String, finish: FinishReason) -> Choice {
+        Self::delta(index, text, Some(finish))
+    }
+
+    fn opening(_index: usize) -> Option<Choice> {
+        None
+    }
+
+    fn delta(index: usize, text: String, finish: Option<FinishReason>) -> Choice {
+        Choice { index, text, logprobs: (), finish_reason: finish.map(FinishReason::as_str) }
+    }
+}

@@ -1,0 +1,210 @@
+//! The one place where errors become HTTP: status, `type`, `param`, `code` and the message for the client.
+//!
+//! What the client is told and what the log is told are two messages: the client learns what it can change, the log
+//! learns the cause.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use safelmm_model::{GenerateError, TokenizerError};
+use serde::Serialize;
+
+use crate::engine::EngineError;
+
+/// Seconds after which a client that met a full queue may try again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// Everything that a route can answer instead of what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// A parameter is unknown, has the wrong type or a value that cannot be honoured.
+    #[error("{message}")]
+    Parameter {
+        /// The parameter's path, such as `safelmm.rating`.
+        param: String,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+    /// The body is not a JSON object.
+    #[error("{0}")]
+    NotJson(String),
+    /// The body is longer than the configuration allows.
+    #[error("the request body is longer than the {limit} bytes this server accepts")]
+    BodyTooLarge {
+        /// The configured limit.
+        limit: usize,
+    },
+    /// The body could not be read to its end.
+    #[error("the request body could not be read to its end")]
+    BodyUnreadable,
+    /// A model that this server does not serve.
+    #[error("The model '{requested}' does not exist: this server serves '{served}'")]
+    UnknownModel {
+        /// What the client asked for.
+        requested: String,
+        /// What it could ask for.
+        served: String,
+    },
+    /// A store that this server does not have.
+    #[error("The store '{0}' does not exist: no store is configured on this server")]
+    UnknownStore(String),
+    /// The checkpoint came without a provenance file.
+    #[error("The model '{0}' has no provenance record")]
+    NoProvenance(String),
+    /// No route has this path.
+    #[error("Unknown path {0}: the API is at /v1, the playground at /")]
+    UnknownRoute(String),
+    /// The route exists for other methods.
+    #[error("The method {method} is not allowed for {path}")]
+    WrongMethod {
+        /// The method of the request.
+        method: String,
+        /// Its path.
+        path: String,
+    },
+    /// The model refuses the request.
+    #[error("{source}")]
+    Generate {
+        /// Why.
+        source: GenerateError,
+        /// What this endpoint calls its prompt: `prompt` or `messages`.
+        prompt_param: &'static str,
+    },
+    /// A text cannot be turned into tokens, or tokens into text.
+    #[error("{source}")]
+    Tokenizer {
+        /// Why.
+        source: TokenizerError,
+        /// The parameter that holds the text.
+        param: &'static str,
+    },
+    /// The engine gives no (further) tokens.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Something that must not happen; the text is for the log.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// The body of an error answer, and of an error in the middle of a stream.
+#[derive(Debug, Serialize)]
+pub struct ErrorBody {
+    error: ErrorFields,
+}
+
+#[derive(Debug, Serialize)]
+struct ErrorFields {
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    param: Option<String>,
+    code: Option<&'static str>,
+}
+
+impl ApiError {
+    /// A parameter with a value that cannot be honoured.
+    pub fn parameter(param: impl Into<String>, message: impl Into<String>) -> Self {
+        ApiError::Parameter { param: param.into(), message: message.into() }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            ApiError::Parameter { .. } | ApiError::NotJson(_) | ApiError::BodyUnreadable => StatusCode::BAD_REQUEST,
+            ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::UnknownModel { .. }
+            | ApiError::UnknownStore(_)
+            | ApiError::NoProvenance(_)
+            | ApiError::UnknownRoute(_) => StatusCode::NOT_FOUND,
+            ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::Generate { source: GenerateError::Decoder(_) | GenerateError::Tokenizer(_), .. }
+            | ApiError::Tokenizer { source: TokenizerError::TemplateFailed(_), .. } => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+            ApiError::Generate { .. } | ApiError::Tokenizer { .. } => StatusCode::BAD_REQUEST,
+            ApiError::Engine(EngineError::QueueFull { .. }) => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Engine(EngineError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
+            ApiError::Engine(EngineError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Engine(EngineError::StepFailed) | ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> Option<&'static str> {
+        match self {
+            ApiError::UnknownModel { .. } => Some("model_not_found"),
+            ApiError::UnknownStore(_) => Some("store_not_found"),
+            ApiError::NoProvenance(_) => Some("provenance_not_found"),
+            ApiError::UnknownRoute(_) => Some("unknown_url"),
+            ApiError::WrongMethod { .. } => Some("method_not_allowed"),
+            ApiError::BodyTooLarge { .. } => Some("body_too_large"),
+            ApiError::Generate { source: GenerateError::ContextOverflow { .. }, .. } => Some("context_length_exceeded"),
+            ApiError::Engine(EngineError::QueueFull { .. }) => Some("queue_full"),
+            ApiError::Engine(EngineError::Timeout { .. }) => Some("timeout"),
+            ApiError::Engine(EngineError::Stopped) => Some("shutting_down"),
+            _ if self.status().is_server_error() => Some("internal_error"),
+            _ => None,
+        }
+    }
+
+    fn param(&self) -> Option<String> {
+        match self {
+            ApiError::Parameter { param, .. } => Some(param.clone()),
+            ApiError::UnknownModel { .. } => Some("model".into()),
+            ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
+            ApiError::Tokenizer { param, .. } => Some((*param).into()),
+            ApiError::Generate { source, prompt_param } => source.param().map(|param| match param {
+                "prompt" => (*prompt_param).into(),
+                other => other.into(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The body for the client; the details of an internal failure stay in the log.
+    pub fn body(&self) -> ErrorBody {
+        let status = self.status();
+        let message = match self {
+            ApiError::Engine(told) => told.to_string(),
+            _ if status.is_server_error() => {
+                "The server failed while it worked on this request; its log has the cause".into()
+            }
+            told => told.to_string(),
+        };
+        let kind = match status {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        };
+        ErrorBody { error: ErrorFields { message, kind, param: self.param(), code: self.code() } }
+    }
+
+    /// Tells the log, inside the request's span. As strings, which the log quotes: messages hold what clients wrote.
+    pub fn log(&self) {
+        let status = self.status().as_u16();
+        if matches!(self, ApiError::Engine(_)) {
+            tracing::warn!(status, reason = self.to_string(), "not answered");
+        } else if self.status().is_server_error() {
+            tracing::error!(status, cause = self.to_string(), "failed");
+        } else {
+            tracing::info!(status, reason = self.to_string(), "refused");
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log();
+        let mut response = (self.status(), Json(self.body())).into_response();
+        match self {
+            ApiError::Engine(EngineError::QueueFull { .. } | EngineError::Stopped) => {
+                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            }
+            // Asking again would take as long again.
+            ApiError::Engine(EngineError::Timeout { .. }) => {
+                response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

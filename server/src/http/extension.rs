@@ -1,0 +1,124 @@
+//! The field `safelmm` of requests and answers: rating, guidance, declared use, and what stores would add.
+
+use safelmm_model::Rating;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::fields::{Fields, describe};
+use crate::app::App;
+
+/// The highest guidance strength γ a request may ask for.
+const MAX_GUIDANCE: f32 = 10.0;
+const NO_STORE: &str = "no store is configured on this server";
+
+/// What the answer will be used for; licenses of stored documents are judged by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Use {
+    /// The default.
+    #[default]
+    Commercial,
+    /// Opens non-commercial stores to those who are entitled to them.
+    NonCommercial,
+}
+
+/// What a request asks for under `safelmm`, checked.
+#[derive(Clone, Copy, Debug)]
+pub struct Extension {
+    /// The ceiling for this answer; none for a model without ratings.
+    pub rating: Option<Rating>,
+    /// Guidance strength γ: 1 is off.
+    pub guidance: f32,
+    /// The declared use.
+    pub declared_use: Use,
+}
+
+/// What an answer says under `safelmm`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    rating: Option<Rating>,
+    guidance: f32,
+    #[serde(rename = "use")]
+    declared_use: Use,
+    stores: Vec<Value>,
+    attributions: Vec<Value>,
+    policy: Vec<Value>,
+}
+
+impl From<Extension> for Report {
+    fn from(Extension { rating, guidance, declared_use }: Extension) -> Self {
+        Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy: vec![] }
+    }
+}
+
+impl Extension {
+    /// Takes `safelmm` out of a body. Everything that would need a store is refused, since this server has none.
+    pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
+        let ceiling = app.rating_ceiling();
+        let Some(mut fields) = body.object("safelmm")? else {
+            return Ok(Extension { rating: ceiling, guidance: 1.0, declared_use: Use::default() });
+        };
+        let extension = Extension {
+            rating: take_rating(&mut fields, ceiling)?.or(ceiling),
+            guidance: take_guidance(&mut fields, ceiling.is_some())?,
+            declared_use: take_use(&mut fields)?,
+        };
+        refuse_stores(&mut fields)?;
+        fields.finish()?;
+        Ok(extension)
+    }
+}
+
+fn take_rating(fields: &mut Fields, ceiling: Option<Rating>) -> Result<Option<Rating>, ApiError> {
+    let Some(text) = fields.string("rating")? else { return Ok(None) };
+    let rating: Rating = text.parse().map_err(|_| {
+        fields.error("rating", format!("must be one of \"G\", \"PG\", \"R\", \"X\", found {}", describe(&json!(text))))
+    })?;
+    match ceiling {
+        None => Err(fields.error("rating", "cannot be honoured: this model was trained without ratings")),
+        Some(ceiling) if rating > ceiling => {
+            Err(fields.error("rating", format!("is {rating}, above this server's ceiling {ceiling}")))
+        }
+        Some(_) => Ok(Some(rating)),
+    }
+}
+
+fn take_guidance(fields: &mut Fields, rated: bool) -> Result<f32, ApiError> {
+    let guidance = fields.number("guidance")?.unwrap_or(1.0);
+    if !(0.0..=MAX_GUIDANCE).contains(&guidance) {
+        return Err(fields.error("guidance", format!("must be between 0 and {MAX_GUIDANCE}, found {guidance}")));
+    }
+    if guidance != 1.0 && !rated {
+        return Err(fields.error("guidance", "cannot be honoured: this model was trained without ratings"));
+    }
+    Ok(guidance)
+}
+
+fn take_use(fields: &mut Fields) -> Result<Use, ApiError> {
+    match fields.string("use")?.as_deref() {
+        None | Some("commercial") => Ok(Use::Commercial),
+        Some("non-commercial") => Ok(Use::NonCommercial),
+        Some(other) => Err(fields
+            .error("use", format!("must be \"commercial\" or \"non-commercial\", found {}", describe(&json!(other))))),
+    }
+}
+
+fn refuse_stores(fields: &mut Fields) -> Result<(), ApiError> {
+    match fields.list("stores")?.unwrap_or_default().into_iter().next() {
+        None => {}
+        Some(Value::String(name)) => return Err(ApiError::UnknownStore(name)),
+        Some(other) => {
+            return Err(fields.error("stores", format!("must be a list of strings, found {}", describe(&other))));
+        }
+    }
+    if let Some(mut retrieval) = fields.object("retrieval")? {
+        retrieval.refuse("mode", &json!("off"), NO_STORE)?;
+        for name in ["k", "lambda", "temperature", "passages"] {
+            retrieval.refuse(name, &Value::Null, NO_STORE)?;
+        }
+        retrieval.finish()?;
+    }
+    fields.refuse("attribution", &json!("none"), NO_STORE)?;
+    fields.refuse("exclude_documents", &json!([]), NO_STORE)
+}

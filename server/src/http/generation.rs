@@ -1,0 +1,85 @@
+//! What completions and chat completions have in common, from the body to the answer.
+
+use axum::response::Response;
+use tracing::Span;
+
+use super::answer::{Head, Running, Shape, Streaming, answer};
+use super::error::ApiError;
+use super::extension::Extension;
+use super::fields::Fields;
+use super::journal::Journal;
+use super::plan::Plan;
+use crate::app::{App, unix_time};
+
+/// The longest `user`: it stands in every log line of the request.
+const MAX_USER_BYTES: usize = 256;
+
+/// A request that has been read and checked.
+pub struct Prepared {
+    /// What the engine will run.
+    pub plan: Plan,
+    /// Whether and how the answer is streamed.
+    pub streaming: Streaming,
+    /// What was asked under `safelmm`.
+    pub extension: Extension,
+}
+
+/// Prepares the request away from the threads that serve sockets (long prompts take time to tokenize), submits it and
+/// answers.
+pub async fn generate<S: Shape>(
+    app: App,
+    body: Fields,
+    prepare: fn(&App, Fields) -> Result<Prepared, ApiError>,
+) -> Result<Response, ApiError> {
+    let Prepared { plan, streaming, extension } = blocking({
+        let app = app.clone();
+        move || prepare(&app, body)
+    })
+    .await?;
+    let journal = Journal::new(plan.prompt_tokens);
+    let choices = plan.generations.len();
+    let running = Running::new(app.engine().submit(plan.generations), journal, choices)?;
+    let head = Head {
+        id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
+        created: unix_time(),
+        model: app.model_name().to_owned(),
+        report: extension.into(),
+    };
+    answer::<S>(head, running, streaming).await
+}
+
+/// Runs work that takes the processor for a while on a thread of its own, in the current span.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let span = Span::current();
+    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request could not be prepared: {error}"))))
+}
+
+/// Takes `model`. A request may leave it out, since one model is served.
+pub fn take_model(body: &mut Fields, app: &App) -> Result<(), ApiError> {
+    match body.string("model")? {
+        Some(requested) => check_model(requested, app),
+        None => Ok(()),
+    }
+}
+
+/// Refuses every model but the one that is served.
+pub fn check_model(requested: String, app: &App) -> Result<(), ApiError> {
+    if requested == app.model_name() {
+        return Ok(());
+    }
+    Err(ApiError::UnknownModel { requested, served: app.model_name().to_owned() })
+}
+
+/// Takes `user`, the client's own name for its user; the log records it.
+pub fn take_user(body: &mut Fields) -> Result<(), ApiError> {
+    if let Some(user) = body.string("user")? {
+        if user.len() > MAX_USER_BYTES {
+            return Err(body.error("user", format!("is longer than {MAX_USER_BYTES} bytes")));
+        }
+        Span::current().record("user", user);
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! `GET /v1/models`, `/v1/models/{id}` and `/v1/models/{id}/provenance`.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use safelmm_model::Rating;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::generation::check_model;
+use crate::app::App;
+
+/// A model as clients see it.
+#[derive(Serialize)]
+pub struct Model {
+    id: String,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    safelmm: Details,
+}
+
+#[derive(Serialize)]
+struct Details {
+    rated: bool,
+    /// Those a request may ask for.
+    ratings: Vec<Rating>,
+    context_length: usize,
+    parameters: usize,
+}
+
+impl Model {
+    fn of(app: &App) -> Self {
+        let checkpoint = app.checkpoint();
+        Model {
+            id: app.model_name().to_owned(),
+            object: "model",
+            created: app.created(),
+            owned_by: "safelmm",
+            safelmm: Details {
+                rated: checkpoint.rated(),
+                ratings: app.ratings().to_vec(),
+                context_length: checkpoint.context_length(),
+                parameters: checkpoint.parameters(),
+            },
+        }
+    }
+}
+
+/// The list of models, which has one.
+pub async fn list(State(app): State<App>) -> Json<Value> {
+    Json(json!({"object": "list", "data": [Model::of(&app)]}))
+}
+
+/// The model, if the id is its own.
+pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
+    check_model(id, &app)?;
+    Ok(Json(Model::of(&app)))
+}
+
+/// Where the training text came from: `provenance.json` of the checkpoint.
+pub async fn provenance(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    check_model(id, &app)?;
+    match app.checkpoint().provenance() {
+        Some(provenance) => Ok(Json(provenance.clone())),
+        None => Err(ApiError::NoProvenance(app.model_name().to_owned())),
+    }
+}

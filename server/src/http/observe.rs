@@ -1,0 +1,43 @@
+//! One span and one id for each request; the last net under panics.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use tracing::{Instrument, field};
+
+use super::error::ApiError;
+use crate::engine::panic_message;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Wraps every route: the span, the header `x-request-id` and the log line of the answer.
+pub async fn observe(request: Request, next: Next) -> Response {
+    let id = format!("req_{}", uuid::Uuid::new_v4().simple());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", id, %method, path, user = field::Empty);
+    let received = Instant::now();
+    let answer = async {
+        let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        let response = answered.unwrap_or_else(|panic| {
+            ApiError::Internal(format!("a request handler panicked: {}", panic_message(panic.as_ref()))).into_response()
+        });
+        let (status, ms) = (response.status().as_u16(), received.elapsed().as_secs_f64() * 1e3);
+        // Probes and pages come often and say little.
+        if method == Method::POST {
+            tracing::info!(status, ms, "answered");
+        } else {
+            tracing::debug!(status, ms, "answered");
+        }
+        response
+    };
+    let mut response = answer.instrument(span).await;
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}

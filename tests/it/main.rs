@@ -1,0 +1,8 @@
+//! Tests of what crosses crates: the server as its clients see it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
+mod openai_client;
+mod playground;
+mod server;
+mod support;

@@ -1,0 +1,94 @@
+//! Everything but generation: models, tokens, health, the playground.
+
+use safelmm_model::Rating;
+use serde_json::{Value, json};
+
+use crate::support::TestApp;
+
+#[tokio::test]
+async fn the_model_describes_itself() {
+    let app = TestApp::with().rating_ceiling(Rating::PG).start().await;
+    let list = app.get("/v1/models").await.json::<Value>().await.unwrap();
+    assert_eq!((&list["object"], list["data"].as_array().map(Vec::len)), (&json!("list"), Some(1)));
+    let model = app.get(&format!("/v1/models/{}", app.model())).await.json::<Value>().await.unwrap();
+    assert_eq!(model, list["data"][0]);
+    assert_eq!((&model["object"], &model["owned_by"]), (&json!("model"), &json!("safelmm")));
+    let ours = &model["safelmm"];
+    assert_eq!((&ours["rated"], &ours["ratings"]), (&json!(true), &json!(["G", "PG"])));
+    assert!(ours["context_length"].as_u64().unwrap() > 0 && ours["parameters"].as_u64().unwrap() > 0);
+    let provenance = app.get(&format!("/v1/models/{}/provenance", app.model())).await;
+    assert_eq!(provenance.status(), 200);
+    assert_eq!(&provenance.json::<Value>().await.unwrap(), app.app.checkpoint().provenance().unwrap());
+}
+
+#[tokio::test]
+async fn control_tokens_in_text_are_text() {
+    let app = TestApp::start().await;
+    let tokenizer = &app.app.checkpoint().tokenizer;
+    for rating in Rating::ALL {
+        let text = format!("before {} after", rating.token());
+        let answer = app.ok("/tokenize", json!({"prompt": text, "add_special_tokens": false})).await;
+        let tokens: Vec<u64> = answer["tokens"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
+        assert_eq!(answer["count"], tokens.len());
+        assert!(tokens.iter().all(|id| !tokenizer.control_ids().iter().any(|control| u64::from(*control) == *id)));
+        assert_eq!(app.ok("/detokenize", json!({"tokens": tokens})).await["prompt"], *text);
+        // As a token id the rating is refused, in the prompt since it could stand in for one above the ceiling.
+        let id = tokenizer.rating_id(rating).unwrap();
+        for (param, body) in [
+            ("prompt", json!({"prompt": [id, 300]})),
+            ("logit_bias", json!({"prompt": "A", "logit_bias": {id.to_string(): 1}})),
+        ] {
+            let refused = app.post("/v1/completions", body).await;
+            assert_eq!(refused.status(), 400);
+            let error = refused.json::<Value>().await.unwrap()["error"].clone();
+            assert_eq!(error["param"], param);
+            assert!(error["message"].as_str().unwrap().contains(rating.token()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn probes_answer() {
+    let app = TestApp::start().await;
+    for path in ["/health", "/livez", "/readyz"] {
+        let response = app.get(path).await;
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.json::<Value>().await.unwrap(), json!({"status": "ok"}));
+    }
+    app.app.engine().close();
+    assert_eq!(app.get("/readyz").await.status(), 503);
+    assert_eq!(app.get("/livez").await.status(), 200);
+    let refused = app.post("/v1/completions", json!({"prompt": "A"})).await;
+    assert_eq!(refused.status(), 503);
+    assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "shutting_down");
+}
+
+#[tokio::test]
+async fn the_playground_is_served_with_its_policy_and_revalidated() {
+    let app = TestApp::start().await;
+    for (path, content_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/playground/style.css", "text/css; charset=utf-8"),
+        ("/playground/app.js", "text/javascript; charset=utf-8"),
+    ] {
+        let response = app.get(path).await;
+        assert_eq!(response.status(), 200);
+        let headers = response.headers().clone();
+        assert_eq!(headers["content-type"], content_type);
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'"));
+        assert!(!policy.contains("unsafe"));
+        assert_eq!(headers["cache-control"], "no-cache");
+        assert!(!response.text().await.unwrap().is_empty());
+        let again = app.client.get(format!("{}{path}", app.base)).header("if-none-match", &headers["etag"]);
+        assert_eq!(again.send().await.unwrap().status(), 304);
+    }
+    let page = app.get("/").await.text().await.unwrap();
+    for file in ["/playground/style.css", "/playground/app.js"] {
+        assert!(page.contains(file));
+    }
+    assert!(
+        !page.contains("<style") && !page.contains("style=\"") && !page.contains(" onclick="),
+        "the policy forbids it"
+    );
+}

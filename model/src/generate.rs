@@ -130,7 +130,9 @@ impl GenerateError {
 /// A pass over the sequence: tokens not yet run, and the cache of those that were.
 struct Branch {
     pending: Vec<u32>,
-    cache: KvCache,
+    /// Made with the first step, so that a waiting sequence holds no memory.
+    cache: Option<KvCache>,
+    capacity: usize,
 }
 
 /// One running sequence.
@@ -199,14 +201,11 @@ impl Generation {
                 tokenizer.control_ids().iter().copied().filter(|id| !endings.contains(id)).collect();
             Sampler::new(request.sampling, banned.into(), &prompt)?
         };
-        let branch = |pending: Vec<u32>| -> Result<Branch, GenerateError> {
-            // The last token is drawn but never run.
-            let capacity = pending.len() + request.max_tokens - 1;
-            Ok(Branch { cache: KvCache::new(checkpoint.config(), capacity, checkpoint.decoder.device())?, pending })
-        };
+        // The last token is drawn but never run.
+        let branch = |pending: Vec<u32>| Branch { cache: None, capacity: pending.len() + request.max_tokens - 1, pending };
         Ok(Generation {
-            unconditioned: if guided { Some((branch(start(neutral))?, request.guidance)) } else { None },
-            conditioned: branch(prompt)?,
+            unconditioned: guided.then(|| (branch(start(neutral)), request.guidance)),
+            conditioned: branch(prompt),
             sampler,
             tokenizer: Arc::clone(tokenizer),
             detokenizer: tokenizer.detokenizer(),
@@ -256,20 +255,16 @@ impl Generation {
             finish = Some(FinishReason::Stop);
         } else {
             let new = self.detokenizer.push(&self.tokenizer, token)?;
-            let stopped = self.stops.push(&new, &mut text);
-            if stopped {
+            if self.stops.push(&new, &mut text) {
                 finish = Some(FinishReason::Stop);
             } else if self.generated == self.max_tokens {
                 finish = Some(FinishReason::Length);
             }
-            if stopped {
-                self.stops.clear();
-            }
         }
         if finish.is_some() {
-            if !self.stops.hit {
-                let tail = self.detokenizer.finish(&self.tokenizer)?;
-                self.stops.finish(&tail, &mut text);
+            let tail = self.detokenizer.finish(&self.tokenizer)?;
+            if self.stops.finish(&tail, &mut text) {
+                finish = Some(FinishReason::Stop);
             }
             self.finish = finish;
         }
@@ -303,10 +298,14 @@ pub fn step(checkpoint: &Checkpoint, generations: &mut [&mut Generation]) -> Res
 
 /// Logits after the last token of every pass, [passes][vocab].
 fn forward(checkpoint: &Checkpoint, generations: &mut [&mut Generation]) -> Result<Vec<Vec<f32>>, candle_core::Error> {
+    let decoder = &checkpoint.decoder;
+    for branch in generations.iter_mut().flat_map(|g| g.branches()).filter(|branch| branch.cache.is_none()) {
+        branch.cache = Some(KvCache::new(checkpoint.config(), branch.capacity, decoder.device())?);
+    }
     let mut segments: Vec<Segment<'_>> = generations
         .iter_mut()
         .flat_map(|g| g.branches())
-        .map(|branch| Segment { tokens: &branch.pending, cache: Some(&mut branch.cache) })
+        .map(|branch| Segment { tokens: &branch.pending, cache: branch.cache.as_mut() })
         .collect();
     let mut end = 0;
     let last: Vec<u32> = segments
@@ -316,9 +315,9 @@ fn forward(checkpoint: &Checkpoint, generations: &mut [&mut Generation]) -> Resu
             end - 1
         })
         .collect();
-    let hidden = checkpoint.decoder.forward(&mut segments)?; // [rows, hidden]
+    let hidden = decoder.forward(&mut segments)?; // [rows, hidden]
     let last = candle_core::Tensor::from_vec(last, segments.len(), hidden.device())?;
-    checkpoint.decoder.logits(&hidden.index_select(&last, 0)?)?.to_vec2()
+    decoder.logits(&hidden.index_select(&last, 0)?)?.to_vec2()
 }
 
 /// Holds text back while it may still turn out to be the beginning of a stop string.
@@ -333,29 +332,29 @@ impl StopStrings {
         StopStrings { stops, held: String::new(), hit: false }
     }
 
-    /// Adds new text and moves what is certain to `out`; true when a stop string is complete.
+    /// Adds new text and moves what is certain to `out`; true once a stop string is complete, and no text comes after it.
     fn push(&mut self, new: &str, out: &mut String) -> bool {
+        if self.hit {
+            return true;
+        }
         self.held.push_str(new);
         if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
             out.push_str(&self.held[..at]);
             self.hit = true;
-            return true;
+        } else {
+            let longest = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
+            out.extend(self.held.drain(..self.held.len() - longest));
         }
-        let longest = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
-        out.extend(self.held.drain(..self.held.len() - longest));
-        false
+        self.hit
     }
 
-    /// Releases what was held back, with the tail of the text.
-    fn finish(&mut self, tail: &str, out: &mut String) {
-        if !self.push(tail, out) {
-            out.push_str(&self.held);
+    /// Adds the last text and releases what was held back, unless a stop string is complete: then true.
+    fn finish(&mut self, tail: &str, out: &mut String) -> bool {
+        let hit = self.push(tail, out);
+        if !hit {
+            out.push_str(&std::mem::take(&mut self.held));
         }
-        self.clear();
-    }
-
-    fn clear(&mut self) {
-        self.held.clear();
+        hit
     }
 }
 
@@ -379,8 +378,8 @@ mod tests {
                 return (out, true);
             }
         }
-        held.finish("", &mut out);
-        (out, false)
+        let hit = held.finish("", &mut out);
+        (out, hit)
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use safelmm_model::{Checkpoint, CheckpointError, Generation, Rating};
+use safelmm_plugins::{ControlTokens, Pipeline};
 
-use crate::config::{Config, ConfigError, DEFAULT_RATING_CEILING, ServerConfig};
+use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
 use crate::engine::{Engine, EngineConfig};
 
 /// Why the server cannot start.
@@ -66,6 +67,8 @@ struct Inner {
     server: ServerConfig,
     name: String,
     ratings: Vec<Rating>,
+    default_rating: Option<Rating>,
+    policies: Pipeline,
     created: u64,
 }
 
@@ -76,19 +79,23 @@ impl App {
         let ratings = match config.model.rating_ceiling {
             Some(ceiling) if !checkpoint.rated() => return Err(StartError::Unrated { ceiling, model: name }),
             _ if !checkpoint.rated() => Vec::new(),
-            configured => {
-                let ceiling = configured.unwrap_or(DEFAULT_RATING_CEILING);
-                Rating::ALL.into_iter().filter(|rating| *rating <= ceiling).collect()
-            }
+            ceiling => Rating::ALL.into_iter().filter(|rating| ceiling.is_none_or(|c| *rating <= c)).collect(),
         };
+        let default_rating = config.model.default_rating.unwrap_or(DEFAULT_RATING);
+        let default_rating = ratings.last().map(|ceiling: &Rating| default_rating.min(*ceiling));
         let sizes = EngineConfig {
             queue: config.server.queue,
             max_batch: config.server.max_batch,
             request_timeout: config.server.request_timeout,
         };
+        let mut policies = Pipeline::default();
+        let tokenizer = &checkpoint.tokenizer;
+        let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
+        policies.push(ControlTokens::new(spellings, config.policy.control_tokens));
         let engine = Engine::start(Arc::clone(&checkpoint), sizes).map_err(StartError::Engine)?;
         let server = config.server.clone();
-        Ok(App(Arc::new(Inner { checkpoint, engine, server, name, ratings, created: unix_time() })))
+        let created = unix_time();
+        Ok(App(Arc::new(Inner { checkpoint, engine, server, name, ratings, default_rating, policies, created })))
     }
 
     /// The model.
@@ -116,9 +123,19 @@ impl App {
         &self.0.ratings
     }
 
-    /// The highest rating a request may ask for, and the rating of requests that name none.
+    /// The highest rating a request may ask for; none for a model without ratings.
     pub fn rating_ceiling(&self) -> Option<Rating> {
         self.0.ratings.last().copied()
+    }
+
+    /// The rating of requests that name none; none for a model without ratings.
+    pub fn default_rating(&self) -> Option<Rating> {
+        self.0.default_rating
+    }
+
+    /// The policies that every text goes through.
+    pub fn policies(&self) -> &Pipeline {
+        &self.0.policies
     }
 
     /// When the application started: seconds since 1970.

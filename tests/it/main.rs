@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
 
+mod client;
 mod openai_client;
 mod playground;
+mod rules;
 mod server;
 mod support;
+mod transformers;

@@ -24,7 +24,7 @@ def completions():
     assert all(choice.finish_reason == "length" for choice in answer.choices)
     assert answer.usage.completion_tokens == 16
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + 16
-    assert answer.safelmm["rating"] == "R" and answer._request_id.startswith("req_")
+    assert answer.safelmm["rating"] == "PG" and answer._request_id.startswith("req_")
     again = client.completions.create(prompt=PROMPT, seed=1, **LIMITS)
     assert again.choices[0].text == answer.choices[0].text
 

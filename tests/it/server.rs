@@ -4,5 +4,6 @@ mod answers;
 mod batching;
 mod errors;
 mod lifecycle;
+mod policy;
 mod routes;
 mod streaming;

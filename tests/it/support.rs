@@ -55,6 +55,11 @@ impl Setup {
         self
     }
 
+    pub fn control_tokens(mut self, verdict: safelmm_plugins::Verdict) -> Self {
+        self.config.policy.control_tokens = verdict;
+        self
+    }
+
     pub fn checkpoint(mut self, folder: &Path) -> Self {
         self.checkpoint = Some(Arc::new(Checkpoint::open(folder).unwrap()));
         self

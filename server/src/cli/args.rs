@@ -66,7 +66,7 @@ impl From<ServeArgs> for Overrides {
 pub struct GenerateArgs {
     /// The text to continue
     pub prompt: String,
-    /// Rating of the continuation: G, PG, R or X [default: R, for a model trained with ratings]
+    /// Rating of the continuation: G, PG, R or X [default: PG, for a model trained with ratings]
     #[arg(long)]
     pub rating: Option<Rating>,
     /// Strength of the rating, 0 to 10; 1 costs no second pass

@@ -9,7 +9,7 @@ use safelmm_model::{Rating, TokenizerError};
 
 use super::args::GenerateArgs;
 use super::load::load;
-use crate::config::DEFAULT_RATING_CEILING;
+use crate::config::DEFAULT_RATING;
 
 /// The most tokens when the user names no number.
 const DEFAULT_MAX_TOKENS: usize = 128;
@@ -75,7 +75,7 @@ fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequ
     let neutral = SamplingParams::default();
     // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
     let prompt = checkpoint.tokenizer.encode(&args.prompt, !checkpoint.rated())?;
-    let rating: Option<Rating> = args.rating.or(checkpoint.rated().then_some(DEFAULT_RATING_CEILING));
+    let rating: Option<Rating> = args.rating.or(checkpoint.rated().then_some(DEFAULT_RATING));
     let room = checkpoint.context_length().saturating_sub(prompt.len() + usize::from(rating.is_some()));
     Ok(GenerationRequest {
         max_tokens: args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room).max(1)),

@@ -4,13 +4,15 @@
 //! A flag wins over its environment variable, the variable over the file, the file over the default.
 
 mod model;
+mod policy;
 mod server;
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use model::{DEFAULT_RATING_CEILING, ModelConfig};
+pub use model::{DEFAULT_RATING, ModelConfig};
+pub use policy::PolicyConfig;
 pub use server::ServerConfig;
 
 /// What the command line and the environment say, as the user wrote it.
@@ -38,6 +40,8 @@ struct File {
     server: server::Section,
     #[serde(default)]
     model: model::Section,
+    #[serde(default)]
+    policy: PolicyConfig,
 }
 
 /// The resolved, validated configuration.
@@ -47,6 +51,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[model]`.
     pub model: ModelConfig,
+    /// `[policy]`.
+    pub policy: PolicyConfig,
 }
 
 /// Why a configuration cannot be used.
@@ -98,6 +104,7 @@ impl Config {
         Ok(Config {
             server: ServerConfig::resolve(file.server, &overrides)?,
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
+            policy: file.policy,
         })
     }
 }
@@ -151,6 +158,7 @@ mod tests {
             ("[server]\nlisten = 'here'\n", ["listen", "found \"here\""]),
             ("[server]\nlisten = '0.0.0.0:80'\n", ["0.0.0.0:80", "--allow-remote-without-keys"]),
             ("[model]\nrating_ceiling = 'PG-13'\n", ["safelmm.toml", "PG-13"]),
+            ("[model]\nrating_ceiling = 'PG'\ndefault_rating = 'R'\n", ["default_rating", "PG"]),
             ("[model]\nname = ''\n", ["name", "found \"\""]),
         ] {
             let error = resolve(text, Overrides::default()).unwrap_err();

@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use super::{ConfigError, Overrides};
 
-/// The ceiling of a rated model whose configuration names none.
-pub const DEFAULT_RATING_CEILING: Rating = Rating::R;
+/// The rating of requests that name none, where the configuration names none either.
+pub const DEFAULT_RATING: Rating = Rating::PG;
 
 /// The section as the user wrote it.
 #[derive(Debug, Default, Deserialize)]
@@ -17,6 +17,7 @@ pub(super) struct Section {
     folder: Option<PathBuf>,
     name: Option<String>,
     rating_ceiling: Option<Rating>,
+    default_rating: Option<Rating>,
 }
 
 /// Which checkpoint is served, under which name and up to which rating.
@@ -27,9 +28,11 @@ pub struct ModelConfig {
     pub folder: Option<PathBuf>,
     /// `name`: the id under which clients ask for the model; none means the checkpoint's own name.
     pub name: Option<String>,
-    /// `rating_ceiling`: the highest rating a request may ask for, and the rating of requests that name none. None
-    /// means [`DEFAULT_RATING_CEILING`] for a rated model.
+    /// `rating_ceiling`: the highest rating a request may ask for. None means X, for a rated model.
     pub rating_ceiling: Option<Rating>,
+    /// `default_rating`: the rating of requests that name none, at most the ceiling. None means [`DEFAULT_RATING`], or
+    /// the ceiling where that is lower.
+    pub default_rating: Option<Rating>,
 }
 
 impl ModelConfig {
@@ -42,11 +45,21 @@ impl ModelConfig {
                 found: format!("{name:?}"),
             });
         }
+        if let (Some(ceiling), Some(default)) = (section.rating_ceiling, section.default_rating)
+            && default > ceiling
+        {
+            return Err(ConfigError::Invalid {
+                key: "[model] default_rating",
+                expected: format!("at most the rating_ceiling {ceiling}"),
+                found: default.to_string(),
+            });
+        }
         let in_file = section.folder.map(|folder| folder_of_file.join(folder));
         Ok(ModelConfig {
             folder: overrides.model.clone().or(in_file),
             name: section.name,
             rating_ceiling: section.rating_ceiling,
+            default_rating: section.default_rating,
         })
     }
 }

@@ -3,14 +3,15 @@
 use axum::extract::State;
 use axum::response::Response;
 use safelmm_model::{ChatMessage, FinishReason, TokenizerError};
+use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer::{Shape, Streaming};
 use super::error::ApiError;
-use super::extension::Extension;
+use super::extension::{Extension, Report};
 use super::fields::{Fields, describe};
-use super::generation::{Prepared, generate, take_model, take_user};
+use super::generation::{Prepared, generate, screen, take_model, take_user};
 use super::plan::{Length, Plan, Prompts};
 use super::sampling::Sampling;
 use crate::app::App;
@@ -46,9 +47,10 @@ fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
     }
     body.refuse("response_format", &json!({"type": "text"}), "the model writes free text")?;
     body.finish()?;
-    let tokens = vec![encode(messages, app)?];
+    let mut policy = Vec::new();
+    let tokens = vec![encode(messages, app, &mut policy)?];
     let plan = Plan::new(app, Prompts { tokens, param: "messages" }, length, &sampling, extension)?;
-    Ok(Prepared { plan, streaming, extension })
+    Ok(Prepared { plan, streaming, report: Report::new(extension, policy) })
 }
 
 /// `max_completion_tokens`, or `max_tokens` as it was called before.
@@ -61,7 +63,7 @@ fn take_length(body: &mut Fields) -> Result<Option<usize>, ApiError> {
     }
 }
 
-fn encode(messages: Vec<Value>, app: &App) -> Result<Vec<u32>, ApiError> {
+fn encode(messages: Vec<Value>, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<u32>, ApiError> {
     let tokenizer = &app.checkpoint().tokenizer;
     if !tokenizer.has_chat_template() {
         return Err(ApiError::Tokenizer { source: TokenizerError::NoChatTemplate, param: "messages" });
@@ -74,6 +76,9 @@ fn encode(messages: Vec<Value>, app: &App) -> Result<Vec<u32>, ApiError> {
         .enumerate()
         .map(|(position, message)| read_message(&format!("messages[{position}]"), message))
         .collect::<Result<Vec<_>, _>>()?;
+    for text in messages.iter().flat_map(|m| [&m.role, &m.content].into_iter().chain(&m.name)) {
+        screen(app, text, "messages", policy)?;
+    }
     tokenizer.encode_chat(&messages, true).map_err(|source| ApiError::Tokenizer { source, param: "messages" })
 }
 

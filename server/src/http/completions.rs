@@ -3,14 +3,15 @@
 use axum::extract::State;
 use axum::response::Response;
 use safelmm_model::{FinishReason, Rating};
+use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::answer::{Shape, Streaming};
 use super::error::ApiError;
-use super::extension::Extension;
+use super::extension::{Extension, Report};
 use super::fields::{Fields, describe};
-use super::generation::{Prepared, generate, take_model, take_user};
+use super::generation::{Prepared, generate, screen, take_model, take_user};
 use super::plan::{Length, Plan, Prompts};
 use super::sampling::Sampling;
 use crate::app::App;
@@ -37,9 +38,10 @@ fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
     body.refuse("logprobs", &Value::Null, NO_LOGPROBS)?;
     body.refuse("suffix", &Value::Null, "the model continues text and does not fill gaps")?;
     body.finish()?;
-    let tokens = read_prompts(prompt, app)?;
+    let mut policy = Vec::new();
+    let tokens = read_prompts(prompt, app, &mut policy)?;
     let plan = Plan::new(app, Prompts { tokens, param: "prompt" }, length, &sampling, extension)?;
-    Ok(Prepared { plan, streaming, extension })
+    Ok(Prepared { plan, streaming, report: Report::new(extension, policy) })
 }
 
 /// `best_of` equal to `n` asks for nothing more than `n`.
@@ -53,23 +55,23 @@ fn refuse_best_of(body: &mut Fields, n: usize) -> Result<(), ApiError> {
 }
 
 /// A string, a list of strings, a list of token ids, or a list of those.
-fn read_prompts(prompt: Value, app: &App) -> Result<Vec<Vec<u32>>, ApiError> {
+fn read_prompts(prompt: Value, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<Vec<u32>>, ApiError> {
     match prompt {
         Value::Array(list) if list.is_empty() => Err(ApiError::parameter("prompt", "'prompt' is an empty list")),
         Value::Array(list) if list.iter().all(Value::is_number) => Ok(vec![read_tokens(&list, app)?]),
-        Value::Array(list) => list.into_iter().map(|item| read_prompt(item, app)).collect(),
-        single => Ok(vec![read_prompt(single, app)?]),
+        Value::Array(list) => list.into_iter().map(|item| read_prompt(item, app, policy)).collect(),
+        single => Ok(vec![read_prompt(single, app, policy)?]),
     }
 }
 
-fn read_prompt(prompt: Value, app: &App) -> Result<Vec<u32>, ApiError> {
+fn read_prompt(prompt: Value, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<u32>, ApiError> {
     match prompt {
         // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
-        Value::String(text) => app
-            .checkpoint()
-            .tokenizer
-            .encode(&text, !app.checkpoint().rated())
-            .map_err(|source| ApiError::Tokenizer { source, param: "prompt" }),
+        Value::String(text) => {
+            screen(app, &text, "prompt", policy)?;
+            let encoded = app.checkpoint().tokenizer.encode(&text, !app.checkpoint().rated());
+            encoded.map_err(|source| ApiError::Tokenizer { source, param: "prompt" })
+        }
         Value::Array(list) => read_tokens(&list, app),
         other => {
             let message = format!(

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use safelmm_model::{GenerateError, TokenizerError};
+use safelmm_plugins::Denial;
 use serde::Serialize;
 
 use crate::engine::EngineError;
@@ -62,6 +63,14 @@ pub enum ApiError {
         /// Its path.
         path: String,
     },
+    /// A policy refuses the text.
+    #[error("{denial}")]
+    Policy {
+        /// Which, and why.
+        denial: Denial,
+        /// The parameter that holds the text.
+        param: &'static str,
+    },
     /// The model refuses the request.
     #[error("{source}")]
     Generate {
@@ -110,7 +119,10 @@ impl ApiError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            ApiError::Parameter { .. } | ApiError::NotJson(_) | ApiError::BodyUnreadable => StatusCode::BAD_REQUEST,
+            ApiError::Parameter { .. }
+            | ApiError::NotJson(_)
+            | ApiError::BodyUnreadable
+            | ApiError::Policy { .. } => StatusCode::BAD_REQUEST,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::UnknownModel { .. }
             | ApiError::UnknownStore(_)
@@ -131,6 +143,7 @@ impl ApiError {
 
     fn code(&self) -> Option<&'static str> {
         match self {
+            ApiError::Policy { .. } => Some("content_policy_violation"),
             ApiError::UnknownModel { .. } => Some("model_not_found"),
             ApiError::UnknownStore(_) => Some("store_not_found"),
             ApiError::NoProvenance(_) => Some("provenance_not_found"),
@@ -151,7 +164,7 @@ impl ApiError {
             ApiError::Parameter { param, .. } => Some(param.clone()),
             ApiError::UnknownModel { .. } => Some("model".into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
-            ApiError::Tokenizer { param, .. } => Some((*param).into()),
+            ApiError::Tokenizer { param, .. } | ApiError::Policy { param, .. } => Some((*param).into()),
             ApiError::Generate { source, prompt_param } => source.param().map(|param| match param {
                 "prompt" => (*prompt_param).into(),
                 other => other.into(),

@@ -1,6 +1,7 @@
 //! The field `safelmm` of requests and answers: rating, guidance, declared use, and what stores would add.
 
 use safelmm_model::Rating;
+use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -43,24 +44,25 @@ pub struct Report {
     declared_use: Use,
     stores: Vec<Value>,
     attributions: Vec<Value>,
-    policy: Vec<Value>,
+    policy: Vec<Entry>,
 }
 
-impl From<Extension> for Report {
-    fn from(Extension { rating, guidance, declared_use }: Extension) -> Self {
-        Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy: vec![] }
+impl Report {
+    /// What was asked for, and what the policies found.
+    pub fn new(Extension { rating, guidance, declared_use }: Extension, policy: Vec<Entry>) -> Self {
+        Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy }
     }
 }
 
 impl Extension {
     /// Takes `safelmm` out of a body. Everything that would need a store is refused, since this server has none.
     pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
-        let ceiling = app.rating_ceiling();
+        let (ceiling, default) = (app.rating_ceiling(), app.default_rating());
         let Some(mut fields) = body.object("safelmm")? else {
-            return Ok(Extension { rating: ceiling, guidance: 1.0, declared_use: Use::default() });
+            return Ok(Extension { rating: default, guidance: 1.0, declared_use: Use::default() });
         };
         let extension = Extension {
-            rating: take_rating(&mut fields, ceiling)?.or(ceiling),
+            rating: take_rating(&mut fields, ceiling)?.or(default),
             guidance: take_guidance(&mut fields, ceiling.is_some())?,
             declared_use: take_use(&mut fields)?,
         };

@@ -1,11 +1,12 @@
 //! What completions and chat completions have in common, from the body to the answer.
 
 use axum::response::Response;
+use safelmm_plugins::Entry;
 use tracing::Span;
 
 use super::answer::{Head, Running, Shape, Streaming, answer};
 use super::error::ApiError;
-use super::extension::Extension;
+use super::extension::Report;
 use super::fields::Fields;
 use super::journal::Journal;
 use super::plan::Plan;
@@ -20,8 +21,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// Whether and how the answer is streamed.
     pub streaming: Streaming,
-    /// What was asked under `safelmm`.
-    pub extension: Extension,
+    /// What the answer says under `safelmm`.
+    pub report: Report,
 }
 
 /// Prepares the request away from the threads that serve sockets (long prompts take time to tokenize), submits it and
@@ -31,7 +32,7 @@ pub async fn generate<S: Shape>(
     body: Fields,
     prepare: fn(&App, Fields) -> Result<Prepared, ApiError>,
 ) -> Result<Response, ApiError> {
-    let Prepared { plan, streaming, extension } = blocking({
+    let Prepared { plan, streaming, report } = blocking({
         let app = app.clone();
         move || prepare(&app, body)
     })
@@ -43,7 +44,7 @@ pub async fn generate<S: Shape>(
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),
         model: app.model_name().to_owned(),
-        report: extension.into(),
+        report,
     };
     answer::<S>(head, running, streaming).await
 }
@@ -71,6 +72,11 @@ pub fn check_model(requested: String, app: &App) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::UnknownModel { requested, served: app.model_name().to_owned() })
+}
+
+/// Puts a text through the policies, which add what they flag to `entries`.
+pub fn screen(app: &App, text: &str, param: &'static str, entries: &mut Vec<Entry>) -> Result<(), ApiError> {
+    app.policies().screen_prompt(text, entries).map_err(|denial| ApiError::Policy { denial, param })
 }
 
 /// Takes `user`, the client's own name for its user; the log records it.

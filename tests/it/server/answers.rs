@@ -37,7 +37,7 @@ async fn a_completion_has_the_fields_of_the_openai_api_and_ours() {
 }
 
 #[tokio::test]
-async fn defaults_are_sixteen_tokens_and_the_configured_ceiling() {
+async fn defaults_are_sixteen_tokens_and_commercial_use() {
     let app = TestApp::with().rating_ceiling(Rating::PG).start().await;
     let answer = app.ok("/v1/completions", json!({"prompt": PROMPT, "ignore_eos": true})).await;
     assert_eq!(answer["usage"]["completion_tokens"], 16);
@@ -126,7 +126,7 @@ async fn a_chat_completion_has_the_fields_of_the_openai_api() {
         assert!(choice["message"]["content"].is_string());
         assert_eq!(choice["finish_reason"], "length");
     }
-    assert_eq!((&answer["usage"]["completion_tokens"], &answer["safelmm"]["rating"]), (&json!(12), &json!("R")));
+    assert_eq!((&answer["usage"]["completion_tokens"], &answer["safelmm"]["rating"]), (&json!(12), &json!("PG")));
     // Text parts are put together as they are, and the older name of the limit is the same limit.
     let mut plain = body;
     plain["messages"][1]["content"] = json!("Tell me a story.");

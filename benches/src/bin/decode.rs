@@ -1,0 +1,85 @@
+//! Decoding speed on the embedded demo, beside the `transformers` library on the same checkpoint in the same run.
+//!
+//! `cargo run --release -p safelmm-benches --bin decode -- --python PATH`, with a Python that has torch and transformers.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use clap::Parser;
+use safelmm_benches::median;
+use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, step};
+
+#[derive(Parser)]
+struct Args {
+    /// A Python with torch and transformers; without one, our own figures alone are printed
+    #[arg(long)]
+    python: Option<PathBuf>,
+    /// Tokens of each sequence
+    #[arg(long, default_value_t = 128)]
+    tokens: usize,
+    /// Measurements of each; the median counts
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let checkpoint = safelmm_server::demo::open()?;
+    let threads = candle_core::utils::get_num_threads();
+    println!("{} tokens a sequence, {threads} threads, median of {}", args.tokens, args.rounds);
+    println!("{:>5} {:>14} {:>20} {:>7}", "batch", "ours, tokens/s", "transformers f32", "ratio");
+    for batch in [1, 4, 8] {
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        decode(&checkpoint, batch, args.tokens)?; // warm-up
+        for _ in 0..args.rounds {
+            ours.push(decode(&checkpoint, batch, args.tokens)?);
+            if let Some(python) = &args.python {
+                theirs.push(transformers(python, batch, args.tokens, threads)?);
+            }
+        }
+        let ours = median(ours);
+        match median(theirs) {
+            0.0 => println!("{batch:>5} {ours:>14.0} {:>20} {:>7}", "-", "-"),
+            theirs => println!("{batch:>5} {ours:>14.0} {theirs:>20.0} {:>7.2}", ours / theirs),
+        }
+    }
+    Ok(())
+}
+
+/// Tokens per second over all sequences of a batch.
+fn decode(checkpoint: &Checkpoint, batch: usize, tokens: usize) -> Result<f64> {
+    let mut running = (0..batch)
+        .map(|_| {
+            let request = GenerationRequest {
+                prompt: checkpoint.tokenizer.encode("Once upon a time", false)?,
+                rating: Some(Rating::G),
+                guidance: 1.0,
+                sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+                max_tokens: tokens,
+                stop: Vec::new(),
+                ignore_eos: true,
+            };
+            Ok(Generation::new(checkpoint, request)?)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let started = Instant::now();
+    while running.iter().any(|g| !g.is_finished()) {
+        let mut all: Vec<&mut Generation> = running.iter_mut().collect();
+        step(checkpoint, &mut all)?;
+    }
+    Ok((batch * tokens) as f64 / started.elapsed().as_secs_f64())
+}
+
+fn transformers(python: &Path, batch: usize, tokens: usize, threads: usize) -> Result<f64> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(python)
+        .arg(root.join("peers/transformers_decode.py"))
+        .arg(root.join("../demo/checkpoint"))
+        .args([batch, tokens, threads].map(|n| n.to_string()))
+        .output()
+        .with_context(|| format!("{} cannot be run", python.display()))?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout)?.trim().parse().context("the peer printed no number")
+}

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use spdx::expression::{ExprNode, Operator};
-use spdx::{Expression, LicenseItem};
+use spdx::{AdditionItem, Expression, LicenseItem, LicenseReq};
 
 /// What a license asks of those who use a text, from the least to the most restrictive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -73,7 +73,7 @@ impl FromStr for License {
         let mut stack = Vec::new();
         for node in expression.iter() {
             match node {
-                ExprNode::Req(required) => stack.push(class_of(&required.req.license)),
+                ExprNode::Req(required) => stack.push(class_of(&required.req)),
                 ExprNode::Op(operator) => {
                     let (Some(b), Some(a)) = (stack.pop(), stack.pop()) else {
                         return Err(refuse("an operator lacks an operand".to_owned()));
@@ -92,9 +92,24 @@ impl FromStr for License {
     }
 }
 
-fn class_of(item: &LicenseItem) -> LicenseClass {
-    let id = match item {
+/// Licenses that ask for attribution at most. A license is permissive because it stands here: no database knows the
+/// copyleft ones completely.
+const PERMISSIVE: &[&str] = &[
+    "0BSD", "AFL-3.0", "Apache-1.1", "Apache-2.0", "Artistic-2.0", "BSD-1-Clause", "BSD-2-Clause", "BSD-2-Clause-Patent",
+    "BSD-3-Clause", "BSD-3-Clause-Clear", "BSL-1.0", "BlueOak-1.0.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-2.5", "CC-BY-3.0",
+    "CC-BY-4.0", "CC-PDDC", "CC-PDM-1.0", "CC0-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ECL-2.0", "FSFAP",
+    "HPND", "ICU", "ISC", "MIT", "MIT-0", "MIT-Modern-Variant", "NCSA", "ODC-By-1.0", "OGL-UK-3.0", "PDDL-1.0",
+    "PostgreSQL", "Python-2.0", "Unicode-3.0", "Unicode-DFS-2016", "Unlicense", "UPL-1.0", "W3C", "WTFPL", "X11", "Zlib",
+];
+
+fn class_of(required: &LicenseReq) -> LicenseClass {
+    // An exception of the SPDX list adds permissions; an addition of one's own may take some away.
+    if let Some(AdditionItem::Other(_)) = &required.addition {
+        return LicenseClass::Unknown;
+    }
+    let id = match &required.license {
         LicenseItem::Spdx { id, .. } => id,
+        LicenseItem::Other(other) if other.doc_ref.is_some() => return LicenseClass::Unknown,
         LicenseItem::Other(other) => {
             let known = REFERENCES.iter().find(|(name, _)| *name == other.lic_ref);
             return known.map_or(LicenseClass::Unknown, |(_, class)| *class);
@@ -105,11 +120,8 @@ fn class_of(item: &LicenseItem) -> LicenseClass {
         () if parts.contains(&"ND") => LicenseClass::NoDerivatives,
         () if parts.contains(&"NC") => LicenseClass::NonCommercial,
         () if id.name.starts_with("CC-BY-SA") || id.name == "ODbL-1.0" => LicenseClass::ShareAlike,
+        () if PERMISSIVE.contains(&id.name) => LicenseClass::Permissive,
         () if id.is_copyleft() => LicenseClass::Copyleft,
-        () if id.name.starts_with("CC-BY-") || ["CC0-1.0", "CC-PDDC", "CC-PDM-1.0", "PDDL-1.0"].contains(&id.name) => {
-            LicenseClass::Permissive
-        }
-        () if id.is_osi_approved() || id.is_fsf_free_libre() => LicenseClass::Permissive,
         () => LicenseClass::Unknown,
     }
 }
@@ -160,10 +172,14 @@ mod tests {
             ("MIT AND CC-BY-NC-4.0", NonCommercial),
             ("CC-BY-SA-4.0 AND (GPL-3.0-only OR MIT)", ShareAlike),
             ("LicenseRef-x AND CC0-1.0", Unknown),
+            ("EPL-2.0", Unknown),
+            ("RPL-1.5", Unknown),
+            ("Apache-2.0 WITH AdditionRef-Commons-Clause", Unknown),
+            ("DocumentRef-x:LicenseRef-public-domain", Unknown),
         ] {
             let license: License = expression.parse().unwrap();
             assert_eq!(license.class(), class, "{expression}");
-            assert_eq!(license.may_train(), class <= ShareAlike, "{expression}");
+            assert_eq!(license.may_train(), matches!(class, Permissive | ShareAlike), "{expression}");
         }
     }
 

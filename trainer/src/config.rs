@@ -192,6 +192,8 @@ impl RunConfig {
         };
         share("data.heldout", self.data.heldout)?;
         share("data.untagged", self.data.untagged)?;
+        share("train.beta1", self.train.beta1)?;
+        share("train.beta2", self.train.beta2)?;
         let train = &self.train;
         for (key, value) in [
             ("train.steps", train.steps),
@@ -218,13 +220,18 @@ impl RunConfig {
         for (key, value) in [
             ("train.final_learning_rate", train.final_learning_rate),
             ("train.weight_decay", train.weight_decay),
-            ("train.beta1", train.beta1),
-            ("train.beta2", train.beta2),
             ("train.z_loss", train.z_loss),
         ] {
             if !(0.0..=1.0).contains(&value) {
                 return refuse(key, value.to_string(), "a number from 0 to 1");
             }
+        }
+        if self.model.context < 32 {
+            return refuse("model.context", self.model.context.to_string(), "at least 32, to hold a passage");
+        }
+        // The source of a passage is stored in 8 bits, the stories take one.
+        if self.data.source.len() > 255 {
+            return refuse("data.source", format!("{} entries", self.data.source.len()), "at most 255");
         }
         if train.warmup_steps > train.steps {
             return refuse("train.warmup_steps", train.warmup_steps.to_string(), "at most train.steps");
@@ -235,8 +242,8 @@ impl RunConfig {
         }
         let mut files = BTreeSet::new();
         for source in &self.data.source {
-            if !(source.repeat.is_finite() && source.repeat >= 0.0) {
-                return refuse("data.source.repeat", source.repeat.to_string(), "0 or more");
+            if !(0.0..=1000.0).contains(&source.repeat) {
+                return refuse("data.source.repeat", source.repeat.to_string(), "from 0 to 1000");
             }
             if !files.insert(&source.file) {
                 return refuse("data.source.file", source.file.display().to_string(), "each file once");

@@ -28,7 +28,7 @@ const SHORTEST_PASSAGE: usize = 24;
 pub const STORIES: &str = "rated stories";
 
 /// What was taken from one source, and what was not.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SourceRecord {
     /// The file, or [`STORIES`].
     pub source: String,
@@ -56,10 +56,34 @@ pub struct SourceRecord {
     pub left_out: BTreeMap<String, usize>,
     /// SHA-256 over the ids and texts of the documents trained on, in order.
     pub sha256: String,
+    #[serde(skip)]
+    hash: Option<Sha256>,
+}
+
+impl SourceRecord {
+    /// Notes a document that is trained on, or, without a passage that is long enough, one that is not.
+    fn take(&mut self, document: &Document, used: bool) {
+        if !used || self.repeat == 0.0 {
+            *self.left_out.entry("no passage that is long enough, or never repeated".to_owned()).or_default() += 1;
+            return;
+        }
+        self.documents += 1;
+        *self.licenses.entry(document.license.to_string()).or_default() += 1;
+        self.works.insert(format!("{} — {}", document.title, document.author));
+        let hash = self.hash.get_or_insert_default();
+        for part in [&document.id, &document.text] {
+            hash.update(part.as_bytes());
+            hash.update([0]);
+        }
+    }
+
+    fn finish(&mut self) {
+        self.sha256 = hex(&self.hash.take().unwrap_or_default().finalize());
+    }
 }
 
 /// `sources.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Sources {
     /// The configuration that the data was made with; a run with other `tokenizer` or `data` settings refuses it.
     pub config: RunConfig,
@@ -105,7 +129,16 @@ struct Text {
 /// # Errors
 /// Names the file, the line and the reason.
 pub fn prepare(config: &RunConfig, corpora: &Path, out: &Path, report: &mut Report) -> Result<Sources, DataError> {
-    fs::create_dir_all(out).map_err(|source| DataError::File { file: out.to_owned(), source })?;
+    let error = |file: &Path| {
+        let file = file.to_owned();
+        move |source| DataError::File { file, source }
+    };
+    fs::create_dir_all(out).map_err(error(out))?;
+    // What stands there counts as unfinished until the new record is written.
+    let record = out.join("sources.json");
+    if record.exists() {
+        fs::remove_file(&record).map_err(error(&record))?;
+    }
     let mut collections = Vec::new();
     for section in &config.data.source {
         let file = corpora.join(&section.file);
@@ -140,12 +173,14 @@ pub fn prepare(config: &RunConfig, corpora: &Path, out: &Path, report: &mut Repo
             if text.heldout {
                 passages.into_iter().for_each(|p| heldout.push(p));
             } else {
+                record.take(&text.document, !passages.is_empty());
                 for passage in passages {
                     count(&mut record, &passage);
                     train.push(passage);
                 }
             }
         }
+        record.finish();
         records.push(record);
     }
     report.line("tokenising the rated stories");
@@ -187,7 +222,6 @@ fn read(
     record: &mut SourceRecord,
 ) -> Result<Vec<Text>, DataError> {
     let mut texts = Vec::new();
-    let mut hash = Sha256::new();
     for document in document::read_jsonl(file)? {
         let mut document = document?;
         let mut leave_out = |reason: String| *record.left_out.entry(reason).or_default() += 1;
@@ -201,21 +235,10 @@ fn read(
         }
         document.text = passages::clean(&document.text);
         let heldout = share_of(&document.id) < heldout;
-        if heldout {
-            record.heldout_documents += 1;
-        } else {
-            record.documents += 1;
-            *record.licenses.entry(document.license.to_string()).or_default() += 1;
-            record.works.insert(format!("{} — {}", document.title, document.author));
-            hash.update(document.id.as_bytes());
-            hash.update([0]);
-            hash.update(document.text.as_bytes());
-            hash.update([0]);
-        }
+        record.heldout_documents += usize::from(heldout);
         record.collections.insert(document.source.clone());
         texts.push(Text { document, heldout });
     }
-    record.sha256 = hex(&hash.finalize());
     Ok(texts)
 }
 
@@ -262,7 +285,7 @@ fn tokenise(tokenizer: &Tokenizer, text: &str, limit: usize, source: usize) -> t
     let length = |t: &str| tokenizer.encode_fast(t, false).map_or(usize::MAX, |e| e.len());
     passages::cut(text, limit, SHORTEST_PASSAGE, &length)
         .into_iter()
-        .filter_map(|text| passage(tokenizer, &text, rating_of(&text), limit, source).transpose())
+        .filter_map(|text| passage(tokenizer, text, rating_of(text), limit, source).transpose())
         .collect()
 }
 
@@ -276,7 +299,9 @@ fn passage(
 ) -> tokenizers::Result<Option<Passage>> {
     let tokens = tokenizer.encode_fast(text, false)?.get_ids().to_vec();
     let fits = tokens.len() <= limit;
-    Ok(fits.then(|| Passage { tokens, bytes: text.len(), rating, source }))
+    // The markers of a conversation are no text: they count as the tokens that they are, and not as bytes.
+    let markers: usize = [MESSAGE_START, MESSAGE_END].iter().map(|m| text.matches(m).count() * m.len()).sum();
+    Ok(fits.then(|| Passage { tokens, bytes: text.len() - markers, rating, source }))
 }
 
 fn count(record: &mut SourceRecord, passage: &Passage) {
@@ -286,7 +311,8 @@ fn count(record: &mut SourceRecord, passage: &Passage) {
     *record.ratings.entry(passage.rating).or_default() += 1;
 }
 
-/// Generated stories and conversations, as they stand in the training text.
+/// Generated stories and conversations, as they stand in the training text. A story's rating is what the rule says of
+/// it; a conversation's is a ceiling, since a short question may hold less than it allows.
 struct Stories {
     texts: Vec<(Rating, String)>,
 }

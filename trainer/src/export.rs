@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use crate::config::RunConfig;
 use crate::data::{Sources, hex};
-use crate::run_state;
+use crate::pretrain::{PretrainError, data_hash, read_sources};
+use crate::run_state::{self, Saved, StateError};
 use crate::tokenizer::{self, END_OF_TEXT, MESSAGE_END, control_id};
 
 /// Why a checkpoint cannot be exported.
@@ -37,26 +38,33 @@ pub enum ExportError {
     /// The run has no finished checkpoint.
     #[error("{0}: no checkpoint yet: let `safelmm-train pretrain` save one")]
     NoCheckpoint(PathBuf),
-    /// The run's folder cannot be read.
+    /// The run's folder cannot be read, or it was trained on other data.
     #[error(transparent)]
-    State(#[from] run_state::StateError),
+    State(#[from] StateError),
+    /// The prepared data cannot be read.
+    #[error(transparent)]
+    Data(#[from] PretrainError),
 }
 
-/// Writes the newest checkpoint of `run` to the folder `out`, with weights in bf16, the tokenizer of the prepared data,
-/// and `provenance.json`.
+/// Writes the newest checkpoint of `run` to the folder `out`, with weights in bf16, the tokenizer of the prepared data
+/// that it was trained on, and `provenance.json`.
 ///
 /// # Errors
-/// Names the file.
-pub fn export(config: &RunConfig, sources: &Sources, data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
+/// Names the file; other prepared data than the run's is refused.
+pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
     let newest = run_state::checkpoints(run)?.pop().ok_or_else(|| ExportError::NoCheckpoint(run.to_owned()))?;
+    let saved = Saved::read(&newest)?;
+    if saved.data != data_hash(data)? {
+        return Err(StateError::OtherData { folder: newest }.into());
+    }
+    let (config, sources) = (&saved.config, read_sources(data)?);
     let error = |file: &Path| {
         let file = file.to_owned();
         move |source| ExportError::File { file, source }
     };
     fs::create_dir_all(out).map_err(error(out))?;
-    let path = newest.join("model.safetensors");
-    let weights = to_bf16(&fs::read(&path).map_err(error(&path))?)
-        .map_err(|source| ExportError::Tensors { file: path, source })?;
+    let weights = to_bf16(&saved.model)
+        .map_err(|source| ExportError::Tensors { file: newest.join("model.safetensors"), source })?;
     let tokenizer = data.join("tokenizer.json");
     let tokenizer_json = fs::read(&tokenizer).map_err(error(&tokenizer))?;
     let json = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
@@ -65,13 +73,13 @@ pub fn export(config: &RunConfig, sources: &Sources, data: &Path, run: &Path, ou
         ("config.json", json(&model_config(config))),
         ("generation_config.json", json(&generation_config())),
         ("tokenizer_config.json", json(&tokenizer::tokenizer_config(config.model.context))),
-        ("provenance.json", json(&provenance(config, sources))),
+        ("provenance.json", json(&provenance(config, &sources))),
         ("safelmm.json", json(&card)),
         ("tokenizer.json", tokenizer_json),
         ("model.safetensors", weights),
     ] {
-        let path = out.join(name);
-        fs::write(&path, bytes).map_err(error(&path))?;
+        let (path, beside) = (out.join(name), out.join(format!("{name}.part")));
+        fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, &path)).map_err(error(&path))?;
     }
     Ok(())
 }

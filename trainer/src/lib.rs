@@ -10,8 +10,8 @@ pub mod dataset;
 pub mod data;
 pub mod framing;
 
-pub mod optimizer;
 pub mod parameters;
+pub mod optimizer;
 pub mod run_state;
 
 pub mod ngram;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use safelmm_model::Checkpoint;
 use safelmm_trainer::config::RunConfig;
@@ -18,6 +18,9 @@ use safelmm_trainer::report::Report;
 // Keeps freed memory: a training step allocates the same large buffers again and again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The exit code of a run that Ctrl-C ended, so that a script does not take it for a finished one.
+const INTERRUPTED: i32 = 130;
 
 #[derive(Parser)]
 #[command(name = "safelmm-train", version, about = "Trains SafeLMM checkpoints from licensed documents.")]
@@ -62,10 +65,10 @@ enum Command {
         #[arg(long)]
         data: PathBuf,
         /// Texts to generate for each rating.
-        #[arg(long, default_value_t = 200)]
+        #[arg(long, default_value_t = 200, value_parser = at_least_one)]
         samples: usize,
         /// Tokens of each text.
-        #[arg(long, default_value_t = 160)]
+        #[arg(long, default_value_t = 160, value_parser = at_least_one)]
         tokens: usize,
         /// Seed of the texts.
         #[arg(long, default_value_t = 1)]
@@ -109,7 +112,7 @@ fn main() -> Result<()> {
             let flag = Arc::clone(&stop);
             ctrlc::set_handler(move || {
                 if flag.swap(true, Ordering::Relaxed) {
-                    std::process::exit(130); // asked twice: at once, without a checkpoint
+                    std::process::exit(INTERRUPTED); // asked twice: at once, without a checkpoint
                 }
                 eprintln!("stopping after this step; once more to stop at once");
             })
@@ -118,6 +121,7 @@ fn main() -> Result<()> {
                 Outcome::Finished => report.line("finished"),
                 Outcome::Interrupted { step } => {
                     report.line(&format!("stopped at step {step}; the same command goes on from there"));
+                    std::process::exit(INTERRUPTED);
                 }
             }
         }
@@ -126,12 +130,15 @@ fn main() -> Result<()> {
             println!("{}", serde_json::to_string_pretty(&evaluation)?);
         }
         Command::Export { data, run, out } => {
-            let sources = read_sources(&data)?;
-            export(&sources.config, &sources, &data, &run, &out)?;
+            export(&data, &run, &out)?;
             report.line(&format!("wrote {}", out.display()));
         }
     }
     Ok(())
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a number of at least 1".to_owned())
 }
 
 /// Measures, and writes the figures into the checkpoint's card.
@@ -146,9 +153,17 @@ fn evaluate(
     let checkpoint = Checkpoint::open(folder)?;
     let mut card = checkpoint.card().context("the checkpoint has no safelmm.json: it was not trained with ratings")?.clone();
     let sources = read_sources(data)?;
+    let tokenizer = |folder: &Path| std::fs::read(folder.join("tokenizer.json"));
+    ensure!(
+        tokenizer(folder)? == tokenizer(data)?,
+        "{}: its tokenizer is not that of the prepared data in {}: give the data that it was trained on",
+        folder.display(),
+        data.display()
+    );
     let names: Vec<String> = sources.sources.iter().map(|s| s.source.clone()).collect();
     let train = Dataset::read(&data.join("train.safetensors"))?;
     let heldout = Dataset::read(&data.join("heldout.safetensors"))?;
+    ensure!(!heldout.passages.is_empty(), "{}: no held-out passage: data.heldout is 0", data.display());
     let bits_per_byte = measure_bits(&sources.config, &checkpoint, &train, &heldout, &names, report)?;
     let rating_control = measure_control(&checkpoint, samples, tokens, seed, report)?;
     let evaluation = Evaluation { seed, bits_per_byte, rating_control };

@@ -52,14 +52,24 @@ impl NGram {
         for tokens in sequences {
             for window in padded(tokens, start).windows(ORDER) {
                 *orders[ORDER - 1].counts.entry(pack(window)).or_default() += 1;
+                // Nothing different can stand before the beginning: grams there are counted as often as they occur.
+                for n in 2..ORDER {
+                    let gram = &window[ORDER - n..];
+                    if gram[0] == start {
+                        *orders[n - 1].counts.entry(pack(gram)).or_default() += 1;
+                    }
+                }
             }
         }
-        // Lower orders count in how many different contexts a gram occurs.
+        // Elsewhere lower orders count in how many different contexts a gram occurs.
         for n in (2..=ORDER).rev() {
             let (lower, higher) = orders.split_at_mut(n - 1);
             let lower = &mut lower[n - 2].counts;
-            for gram in higher[0].counts.keys() {
-                *lower.entry(without_oldest(*gram, n)).or_default() += 1;
+            for gram in higher[0].counts.keys().map(|gram| without_oldest(*gram, n)) {
+                let begins = n > 2 && gram >> (16 * (n - 2)) == Gram::from(start);
+                if !begins {
+                    *lower.entry(gram).or_default() += 1;
+                }
             }
         }
         for order in &mut orders {

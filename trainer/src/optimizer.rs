@@ -161,3 +161,82 @@ pub fn learning_rate(train: &TrainSection, step: usize) -> f64 {
     let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
     train.learning_rate * (train.final_learning_rate + (1.0 - train.final_learning_rate) * cosine)
 }
+
+#[cfg(test)]
+mod tests {
+    use safelmm_model::config::Config;
+
+    use super::*;
+
+    fn train() -> TrainSection {
+        TrainSection {
+            steps: 100,
+            batch_tokens: 1,
+            micro_batch_tokens: 1,
+            learning_rate: 0.1,
+            final_learning_rate: 0.2,
+            warmup_steps: 10,
+            weight_decay: 0.5,
+            beta1: 0.9,
+            beta2: 0.99,
+            clip_norm: 1.0,
+            z_loss: 0.0,
+            checkpoint_steps: 1,
+            eval_steps: 1,
+        }
+    }
+
+    fn parameters() -> Parameters {
+        let json = serde_json::json!({
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": 4, "hidden_size": 4, "intermediate_size": 4,
+            "num_hidden_layers": 1, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 4,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 8, "tie_word_embeddings": true,
+        });
+        let config = Config::from_json(&serde_json::to_vec(&json).unwrap()).unwrap();
+        Parameters::initialise(&config, 1).unwrap().0
+    }
+
+    fn values(parameters: &Parameters, name: &str) -> Vec<f32> {
+        parameters.get(name).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn two_updates_are_those_of_the_paper() {
+        let (train, parameters) = (train(), parameters());
+        let mut optimizer = AdamW::new(&parameters);
+        // A matrix decays, a norm does not.
+        for (name, decay) in [("model.embed_tokens.weight", 0.5), ("model.norm.weight", 0.0)] {
+            let start = f64::from(values(&parameters, name)[0]);
+            let (mut m, mut v, mut w) = (0.0, 0.0, start);
+            let before = optimizer.steps;
+            for step in 1..=2_i32 {
+                let gradient = 0.3 * f64::from(step);
+                let gradients: Vec<Vec<f32>> =
+                    parameters.iter().map(|(_, var)| vec![2.0 * gradient as f32; var.elem_count()]).collect();
+                optimizer.step(&parameters, &gradients, 0.5, 0.1, &train).unwrap();
+                m = 0.9 * m + 0.1 * gradient;
+                v = 0.99 * v + 0.01 * gradient * gradient;
+                let (m_hat, v_hat) = (m / (1.0 - 0.9_f64.powi(step)), v / (1.0 - 0.99_f64.powi(step)));
+                w -= 0.1 * (m_hat / (v_hat.sqrt() + 1e-8) + decay * w);
+            }
+            assert_eq!(before, 0);
+            assert!((f64::from(values(&parameters, name)[0]) - w).abs() < 1e-5, "{name}");
+            optimizer = AdamW::new(&parameters);
+        }
+    }
+
+    #[test]
+    fn the_rate_rises_falls_and_stays_above_its_end() {
+        let train = train();
+        assert!((learning_rate(&train, 0) - 0.01).abs() < 1e-12);
+        assert!((learning_rate(&train, 9) - 0.1).abs() < 1e-12);
+        assert!((learning_rate(&train, 55) - 0.06).abs() < 1e-9);
+        assert!((learning_rate(&train, 100) - 0.02).abs() < 1e-12);
+        assert!((learning_rate(&train, 500) - 0.02).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_norm_is_that_of_all_gradients_together() {
+        assert!((norm(&[vec![3.0], vec![0.0, 4.0]]) - 5.0).abs() < 1e-12);
+    }
+}

@@ -1,8 +1,13 @@
 //! Documents cut into passages: runs of whole paragraphs that fit the context.
 
-/// Text as it goes into training: spaces at the ends of lines dropped, runs of empty lines made one, paragraphs that
+use std::ops::Range;
+
+use unicode_normalization::UnicodeNormalization;
+
+/// Text as it goes into training: Unicode NFC, spaces at the ends of lines dropped, runs of empty lines made one, paragraphs that
 /// begin with stray spaces put straight.
 pub fn clean(text: &str) -> String {
+    let text: String = text.nfc().collect();
     let mut paragraphs: Vec<String> = Vec::new();
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines().chain([""]) {
@@ -16,47 +21,52 @@ pub fn clean(text: &str) -> String {
 }
 
 /// Cuts a cleaned text into passages of at most `limit` units as `length` counts them: whole paragraphs where they fit,
-/// else whole sentences, else pieces cut at spaces. Passages shorter than `shortest` are dropped.
-pub fn cut(text: &str, limit: usize, shortest: usize, length: &impl Fn(&str) -> usize) -> Vec<String> {
+/// else whole sentences, else pieces cut at spaces or between characters. A passage is a stretch of the text as it
+/// stands; those shorter than `shortest` are dropped.
+pub fn cut<'a>(text: &'a str, limit: usize, shortest: usize, length: &impl Fn(&str) -> usize) -> Vec<&'a str> {
     let mut pieces = Vec::new();
+    let mut start = 0;
     for paragraph in text.split("\n\n") {
-        split_long(paragraph, limit, length, &mut pieces);
-        if let Some((_, separator)) = pieces.last_mut() {
-            *separator = "\n\n";
+        split_long(text, start..start + paragraph.len(), limit, length, &mut pieces);
+        start += paragraph.len() + 2;
+    }
+    let mut passages: Vec<Range<usize>> = Vec::new();
+    let mut units = 0;
+    for piece in pieces {
+        let size = length(&text[piece.clone()]) + 1; // what stands between two pieces counts as one
+        match passages.last_mut() {
+            Some(passage) if units + size <= limit => {
+                passage.end = piece.end;
+                units += size;
+            }
+            _ => {
+                passages.push(piece);
+                units = size;
+            }
         }
     }
-    let mut passages = Vec::new();
-    let (mut passage, mut units, mut joint) = (String::new(), 0, "");
-    for (piece, separator) in pieces {
-        let size = length(piece) + 1; // the separator counts as one
-        if units + size > limit && !passage.is_empty() {
-            passages.push(std::mem::take(&mut passage));
-            units = 0;
-        }
-        if !passage.is_empty() {
-            passage.push_str(joint);
-        }
-        passage.push_str(piece);
-        units += size;
-        joint = separator;
-    }
-    passages.push(passage);
-    passages.retain(|p| length(p) >= shortest);
-    passages
+    passages.into_iter().map(|passage| &text[passage]).filter(|passage| length(passage) >= shortest).collect()
 }
 
-/// Pushes pieces of at most `limit` units with what joins each to the next.
-fn split_long<'a>(text: &'a str, limit: usize, length: &impl Fn(&str) -> usize, out: &mut Vec<(&'a str, &'static str)>) {
-    if length(text) < limit {
-        out.push((text, " "));
+/// Pushes stretches of at most `limit` units, in order; spaces at a cut belong to neither side.
+fn split_long(
+    text: &str,
+    range: Range<usize>,
+    limit: usize,
+    length: &impl Fn(&str) -> usize,
+    out: &mut Vec<Range<usize>>,
+) {
+    let piece = &text[range.clone()];
+    if length(piece) < limit {
+        out.push(range);
         return;
     }
-    match split_near_middle(text) {
+    match split_near_middle(piece) {
         Some((left, right)) => {
-            split_long(left, limit, length, out);
-            split_long(right, limit, length, out);
+            split_long(text, range.start..range.start + left.len(), limit, length, out);
+            split_long(text, range.end - right.len()..range.end, limit, length, out);
         }
-        None => out.push((text, " ")),
+        None => out.push(range),
     }
 }
 
@@ -88,6 +98,7 @@ mod tests {
     fn cleaning_keeps_paragraphs_and_drops_stray_space() {
         assert_eq!(clean("I\n\n   Down the hole \n\n\n\n a\nb  \n"), "I\n\nDown the hole\n\na\nb");
         assert_eq!(clean(" \n \n"), "");
+        assert_eq!(clean("Mo\u{308}rder"), "Mörder");
     }
 
     #[test]
@@ -105,7 +116,14 @@ mod tests {
         let text = "漢字".repeat(50);
         let passages = cut(&text, 30, 1, &|t: &str| t.chars().count());
         assert!(passages.iter().all(|p| p.chars().count() <= 30));
-        assert_eq!(passages.concat().replace(' ', ""), text);
+        assert_eq!(passages.concat(), text);
+    }
+
+    #[test]
+    fn pieces_that_meet_again_stand_as_in_the_text() {
+        let text = format!("{}\n\nkurz", "行く。".repeat(12));
+        let passages = cut(&text, 40, 1, &|t: &str| t.chars().count());
+        assert!(passages.iter().all(|p| text.contains(p) && !p.contains(' ')), "{passages:?}");
     }
 
     #[test]

@@ -10,10 +10,11 @@ use candle_core::Device;
 use safelmm_model::ops::cross_entropy;
 use safelmm_model::{Decoder, Segment};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::config::RunConfig;
-use crate::data::Sources;
+use crate::data::{Sources, hex};
 use crate::dataset::{Dataset, Order, Passage};
 use crate::evaluate::{bits_per_byte, nats};
 use crate::framing::frame;
@@ -48,9 +49,19 @@ pub enum PretrainError {
     /// A parameter that no gradient reaches would stay as it was initialised.
     #[error("step 1: the parameter {0} has no gradient, or one of zero")]
     NoGradient(String),
-    /// The loss is no number any more.
-    #[error("step {0}: the loss is {1}: lower train.learning_rate and start from the last checkpoint")]
-    Diverged(usize, f64),
+    /// The loss or its gradient is no number any more.
+    #[error(
+        "step {step}: the loss is {loss}, the gradient's norm {norm}: the run has diverged; start another one (another \
+         --out folder) with a lower train.learning_rate"
+    )]
+    Diverged {
+        /// The step.
+        step: usize,
+        /// Mean negative log-likelihood.
+        loss: f64,
+        /// Norm before clipping.
+        norm: f64,
+    },
 }
 
 /// How a run ended.
@@ -92,7 +103,7 @@ fn next_batch(config: &RunConfig, data: &Dataset, order: &mut Order, at: &mut Pr
                 batch.push(framed);
                 at.place += 1;
             }
-            None if at.place == 0 => break, // an epoch without passages: nothing will ever come
+            None if at.place == 0 => break, // an epoch without passages
             None => {
                 at.epoch += 1;
                 at.place = 0;
@@ -129,7 +140,7 @@ fn train_loop(
         let path = path.display().to_string();
         move |e: io::Error| PretrainError::File(path, e)
     };
-    let sources = read_sources(data)?;
+    let (sources, data_hash) = (read_sources(data)?, data_hash(data)?);
     for (section, same) in [
         ("data", sources.config.data == config.data),
         ("tokenizer", sources.config.tokenizer == config.tokenizer),
@@ -145,10 +156,11 @@ fn train_loop(
     fs::create_dir_all(run).map_err(file_error(run))?;
     let step_error = |step: usize| move |source| PretrainError::Step { step, source };
     let (parameters, decoder) = Parameters::initialise(&config.decoder(), config.seed).map_err(step_error(0))?;
+    run_state::clean_up(run)?;
     let (mut optimizer, mut at) = match run_state::checkpoints(run)?.last() {
         Some(folder) => {
             report.line(&format!("going on from {}", folder.display()));
-            run_state::load(folder, config, &parameters)?
+            run_state::load(folder, config, &data_hash, &parameters)?
         }
         None => (AdamW::new(&parameters), Progress { step: 0, tokens: 0, epoch: 0, place: 0, seconds: 0.0 }),
     };
@@ -161,6 +173,7 @@ fn train_loop(
         rayon::current_num_threads()
     ));
     let log_path = run.join("log.jsonl");
+    keep_log_until(&log_path, at.step).map_err(file_error(&log_path))?;
     let mut log =
         fs::OpenOptions::new().create(true).append(true).open(&log_path).map_err(file_error(&log_path))?;
     let micro_batches = config.train.batch_tokens.div_ceil(config.train.micro_batch_tokens);
@@ -182,7 +195,7 @@ fn train_loop(
         let mean = 1.0 / micro_batches as f64;
         let gradient_norm = norm(&gradients) * mean;
         if !(nll.is_finite() && gradient_norm.is_finite()) {
-            return Err(PretrainError::Diverged(at.step, nll));
+            return Err(PretrainError::Diverged { step: at.step, loss: nll, norm: gradient_norm });
         }
         let clip = (config.train.clip_norm / gradient_norm).min(1.0);
         let rate = learning_rate(&config.train, at.step);
@@ -209,7 +222,8 @@ fn train_loop(
             seconds: at.seconds,
             heldout_bits_per_byte,
         };
-        writeln!(log, "{}", json!(line)).map_err(file_error(&log_path))?;
+        // In one piece, so that a killed process leaves no half line.
+        log.write_all(format!("{}\n", json!(line)).as_bytes()).map_err(file_error(&log_path))?;
         report.progress(
             at.step,
             config.train.steps,
@@ -220,7 +234,7 @@ fn train_loop(
         }
         let stopping = stop.load(Ordering::Relaxed);
         if at.step % config.train.checkpoint_steps == 0 || last || stopping {
-            let folder = run_state::save(run, config, &parameters, &optimizer, &at)?;
+            let folder = run_state::save(run, config, &data_hash, &parameters, &optimizer, &at)?;
             report.line(&format!("saved {}", folder.display()));
         }
         if stopping && !last {
@@ -228,6 +242,29 @@ fn train_loop(
         }
     }
     Ok(Outcome::Finished)
+}
+
+/// Drops the lines of steps after the checkpoint that the run goes on from: they will be written again.
+fn keep_log_until(log: &Path, step: usize) -> io::Result<()> {
+    let Ok(text) = fs::read_to_string(log) else { return Ok(()) };
+    let kept: String = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .filter(|line| serde_json::from_str::<Value>(line).is_ok_and(|l| l["step"].as_u64() <= Some(step as u64)))
+        .collect();
+    let beside = log.with_extension("jsonl.part");
+    fs::write(&beside, kept)?;
+    fs::rename(beside, log)
+}
+
+/// SHA-256 of the record of prepared data, which names the hash of every source.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn data_hash(data: &Path) -> Result<String, PretrainError> {
+    let path = data.join("sources.json");
+    let bytes = fs::read(&path).map_err(|e| PretrainError::File(path.display().to_string(), e))?;
+    Ok(hex(&Sha256::digest(bytes)))
 }
 
 /// `sources.json` of prepared data.

@@ -35,6 +35,9 @@ pub struct Progress {
 struct State {
     progress: Progress,
     config: RunConfig,
+    /// SHA-256 of the prepared data's `sources.json`.
+    #[serde(default)]
+    data: String,
     sha256: BTreeMap<String, String>,
 }
 
@@ -65,6 +68,12 @@ pub enum StateError {
         /// How.
         reason: String,
     },
+    /// The run was started with other data.
+    #[error("{folder}: the run was started with other prepared data: use that data, or another --out folder")]
+    OtherData {
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// The run was started with other settings.
     #[error("{folder}: the run was started with another configuration ({section} differs): use another --out folder, or the old configuration")]
     OtherConfig {
@@ -81,13 +90,14 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// Checkpoints kept, the newest ones.
 const KEEP: usize = 2;
 
-/// Writes a checkpoint and deletes the oldest ones.
+/// Writes a checkpoint and deletes the oldest ones. `data` is the hash of the prepared data's record.
 ///
 /// # Errors
 /// Names the file.
 pub fn save(
     run: &Path,
     config: &RunConfig,
+    data: &str,
     parameters: &Parameters,
     optimizer: &AdamW,
     progress: &Progress,
@@ -120,16 +130,18 @@ pub fn save(
     for name in [MODEL, OPTIMIZER] {
         let path = beside.join(name);
         sha256.insert(name.to_owned(), hash(&path).map_err(file(&path))?);
-        fs::File::open(&path).and_then(|f| f.sync_all()).map_err(file(&path))?;
+        sync(&path).map_err(file(&path))?;
     }
-    let state = State { progress: progress.clone(), config: config.clone(), sha256 };
+    let state = State { progress: progress.clone(), config: config.clone(), data: data.to_owned(), sha256 };
     let path = beside.join("state.json");
     let json = serde_json::to_vec_pretty(&state).map_err(|e| file(&path)(e.into()))?;
     fs::write(&path, json).map_err(file(&path))?;
+    sync(&path).and_then(|()| sync(&beside)).map_err(file(&beside))?;
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(file(&folder))?;
     }
     fs::rename(&beside, &folder).map_err(file(&folder))?;
+    sync(run).map_err(file(run))?;
     for old in checkpoints(run)?.into_iter().rev().skip(KEEP) {
         fs::remove_dir_all(&old).map_err(file(&old))?;
     }
@@ -157,36 +169,91 @@ pub fn checkpoints(run: &Path) -> Result<Vec<PathBuf>, StateError> {
     Ok(folders)
 }
 
+/// Deletes what an interrupted save left behind.
+///
+/// # Errors
+/// When the folder cannot be listed or the rest cannot be deleted.
+pub fn clean_up(run: &Path) -> Result<(), StateError> {
+    let error = |source| StateError::File { file: run.to_owned(), source };
+    if !run.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(run).map_err(error)? {
+        let path = entry.map_err(error)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("step-") && name.ends_with(".part") {
+            fs::remove_dir_all(&path).map_err(error)?;
+        }
+    }
+    Ok(())
+}
+
+/// A checkpoint as it lies on disk, its hashes checked.
+pub struct Saved {
+    /// The configuration of the run.
+    pub config: RunConfig,
+    /// Where the run stands.
+    pub progress: Progress,
+    /// SHA-256 of the record of the data it was trained on; empty where none was kept.
+    pub data: String,
+    /// `model.safetensors`.
+    pub model: Vec<u8>,
+    optimizer: Vec<u8>,
+}
+
+impl Saved {
+    /// Reads a checkpoint's files.
+    ///
+    /// # Errors
+    /// A missing or damaged file.
+    pub fn read(folder: &Path) -> Result<Saved, StateError> {
+        let path = folder.join("state.json");
+        let bytes = fs::read(&path).map_err(|source| StateError::File { file: path.clone(), source })?;
+        let state: State = serde_json::from_slice(&bytes)
+            .map_err(|e| StateError::Damaged { file: path.clone(), reason: e.to_string() })?;
+        let read = |name: &str| -> Result<Vec<u8>, StateError> {
+            let file = folder.join(name);
+            let bytes = fs::read(&file).map_err(|source| StateError::File { file: file.clone(), source })?;
+            match state.sha256.get(name) {
+                Some(hash) if *hash == hex(&Sha256::digest(&bytes)) => Ok(bytes),
+                _ => Err(StateError::Damaged { file, reason: "its hash is not that of state.json".to_owned() }),
+            }
+        };
+        let (model, optimizer) = (read(MODEL)?, read(OPTIMIZER)?);
+        Ok(Saved { config: state.config, progress: state.progress, data: state.data, model, optimizer })
+    }
+}
+
 /// Reads a checkpoint into `parameters`; returns the optimiser and where the run stands.
 ///
 /// # Errors
-/// A damaged file, or a run with other settings.
-pub fn load(folder: &Path, config: &RunConfig, parameters: &Parameters) -> Result<(AdamW, Progress), StateError> {
-    let path = folder.join("state.json");
-    let bytes = fs::read(&path).map_err(|source| StateError::File { file: path.clone(), source })?;
-    let state: State = serde_json::from_slice(&bytes)
-        .map_err(|e| StateError::Damaged { file: path.clone(), reason: e.to_string() })?;
+/// A damaged file, or a run with other settings or other data.
+pub fn load(
+    folder: &Path,
+    config: &RunConfig,
+    data: &str,
+    parameters: &Parameters,
+) -> Result<(AdamW, Progress), StateError> {
+    let saved = Saved::read(folder)?;
     for (section, same) in [
-        ("model", state.config.model == config.model),
-        ("tokenizer", state.config.tokenizer == config.tokenizer),
-        ("data", state.config.data == config.data),
-        ("seed", state.config.seed == config.seed),
-        ("train", state.config.train == config.train),
+        ("model", saved.config.model == config.model),
+        ("tokenizer", saved.config.tokenizer == config.tokenizer),
+        ("data", saved.config.data == config.data),
+        ("seed", saved.config.seed == config.seed),
+        ("train", saved.config.train == config.train),
     ] {
         if !same {
             return Err(StateError::OtherConfig { folder: folder.to_owned(), section });
         }
     }
-    let read = |name: &str| -> Result<HashMap<String, Tensor>, StateError> {
-        let file = folder.join(name);
-        let damaged = |reason: String| StateError::Damaged { file: file.clone(), reason };
-        let found = hash(&file).map_err(|source| StateError::File { file: file.clone(), source })?;
-        if state.sha256.get(name) != Some(&found) {
-            return Err(damaged("its hash is not that of state.json".to_owned()));
-        }
-        candle_core::safetensors::load(&file, &Device::Cpu).map_err(|e| damaged(e.to_string()))
+    if saved.data != data {
+        return Err(StateError::OtherData { folder: folder.to_owned() });
+    }
+    let tensors = |name: &str, bytes: &[u8]| {
+        let damaged = |e: candle_core::Error| StateError::Damaged { file: folder.join(name), reason: e.to_string() };
+        candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(damaged)
     };
-    let (model, moments) = (read(MODEL)?, read(OPTIMIZER)?);
+    let (model, moments) = (tensors(MODEL, &saved.model)?, tensors(OPTIMIZER, &saved.optimizer)?);
     let lack = |name: &str, file: &str| StateError::Damaged {
         file: folder.join(file),
         reason: format!("the tensor {name} is missing or has another shape"),
@@ -201,8 +268,13 @@ pub fn load(folder: &Path, config: &RunConfig, parameters: &Parameters) -> Resul
         };
         restored.push(Moments { first: moment("first")?, second: moment("second")? });
     }
-    let steps = state.progress.step;
-    Ok((AdamW::restore(restored, steps), state.progress))
+    let steps = saved.progress.step;
+    Ok((AdamW::restore(restored, steps), saved.progress))
+}
+
+/// Waits until a file, or the entries of a folder, are on the disk.
+fn sync(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
 }
 
 fn hash(file: &Path) -> io::Result<String> {

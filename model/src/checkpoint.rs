@@ -8,7 +8,7 @@ use std::{fmt, fs, io};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::card::{Card, FORMAT_VERSION};
@@ -36,7 +36,8 @@ pub struct Checkpoint {
 pub struct GenerationDefaults {
     /// Temperature.
     pub temperature: Option<f32>,
-    /// Candidates kept by rank.
+    /// Candidates kept by rank; 0 and below mean all of them, as `None` does.
+    #[serde(default, deserialize_with = "positive")]
     pub top_k: Option<usize>,
     /// Candidates kept by probability mass.
     pub top_p: Option<f32>,
@@ -46,13 +47,22 @@ pub struct GenerationDefaults {
     pub repetition_penalty: Option<f32>,
 }
 
+/// Reads 0 and negative numbers, with which other programs switch a setting off, as absent.
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let number = Option::<i64>::deserialize(deserializer)?;
+    Ok(number.and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0))
+}
+
 /// Why a checkpoint cannot be opened: the file, the tensor where there is one, and what was expected.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The folder does not exist or is no folder.
     #[error("no checkpoint folder at {0}: expected a folder with config.json, model.safetensors and tokenizer.json")]
     NoFolder(PathBuf),
-    /// A file is missing or cannot be read.
+    /// A file is missing.
+    #[error("{0}: the file is missing from the checkpoint folder")]
+    Missing(File),
+    /// A file cannot be read.
     #[error("{file}: {source}")]
     Read {
         /// The file.
@@ -195,10 +205,7 @@ impl Source<'_> {
     }
 
     fn required(&self, name: &str) -> Result<Bytes, CheckpointError> {
-        self.optional(name)?.ok_or_else(|| CheckpointError::Read {
-            file: self.file(name),
-            source: io::Error::new(io::ErrorKind::NotFound, "the file is missing from the checkpoint folder"),
-        })
+        self.optional(name)?.ok_or_else(|| CheckpointError::Missing(self.file(name)))
     }
 
     fn json<T: for<'d> Deserialize<'d>>(&self, name: &str) -> Result<Option<T>, CheckpointError> {
@@ -362,6 +369,12 @@ fn check_vocabulary(
             format!("{} tokens, but config.json has vocab_size {}", tokenizer.vocab_size(), config.vocab_size),
         );
     }
+    if card.is_some() && tokenizer.bos_id().is_none() {
+        return refuse(
+            "tokenizer_config.json",
+            "names no bos_token: a model with ratings needs one, to begin a text without a rating".to_owned(),
+        );
+    }
     let missing = crate::Rating::ALL.into_iter().find(|r| card.is_some() && tokenizer.rating_id(*r).is_none());
     match missing {
         Some(rating) => refuse("tokenizer.json", format!("safelmm.json asks for the token {}", rating.token())),
@@ -389,8 +402,9 @@ impl<'s> Weights<'s> {
         const INDEX: &str = "model.safetensors.index.json";
         let mut weights =
             Weights { source, files: Vec::new(), place: BTreeMap::new(), used: BTreeSet::new(), parameters: 0 };
-        let names: BTreeSet<String> = match source.json::<Index>(INDEX)? {
-            Some(index) => index.weight_map.into_values().collect(),
+        let index = source.json::<Index>(INDEX)?.map(|index| index.weight_map);
+        let names: BTreeSet<String> = match &index {
+            Some(index) => index.values().cloned().collect(),
             None => BTreeSet::from(["model.safetensors".to_owned()]),
         };
         for name in names {
@@ -401,7 +415,10 @@ impl<'s> Weights<'s> {
             let bytes = source.required(&name)?;
             let tensors = parse(source, &name, &bytes)?;
             for tensor in tensors.names() {
-                weights.place.insert(tensor.to_owned(), weights.files.len());
+                // Where there is an index, it says which shard a tensor is read from.
+                if index.as_ref().is_none_or(|index| index.get(tensor).is_none_or(|shard| *shard == name)) {
+                    weights.place.insert(tensor.to_owned(), weights.files.len());
+                }
             }
             weights.files.push((name, bytes));
         }

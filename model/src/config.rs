@@ -313,8 +313,11 @@ impl Config {
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
             return refuse("rms_norm_eps", self.rms_norm_eps, "a small positive number");
         }
-        if !(self.rope.theta.is_finite() && self.rope.theta > 0.0) {
-            return refuse("rope_theta", self.rope.theta, "a positive number");
+        if !(self.rope.theta.is_finite() && self.rope.theta > 1.0) {
+            return refuse("rope_theta", self.rope.theta, "a number above 1");
+        }
+        if self.context_length() > LARGEST {
+            return refuse("rope_scaling.factor", self.context_length(), format!("a context of at most {LARGEST} tokens"));
         }
         Ok(())
     }
@@ -396,6 +399,18 @@ fn scaling(p: &RawRope, max_positions: usize, head_dim: usize) -> Result<RopeSca
     };
     let factor = || need("rope_scaling.factor", p.factor);
     let original = p.original_max_position_embeddings.unwrap_or(max_positions);
+    if original < 2 {
+        return refuse("rope_scaling.original_max_position_embeddings", original, "at least 2");
+    }
+    for (key, value) in [
+        ("rope_scaling.beta_fast", p.beta_fast),
+        ("rope_scaling.beta_slow", p.beta_slow),
+        ("rope_scaling.attention_factor", p.attention_factor),
+    ] {
+        if value.is_some() {
+            need(key, value)?;
+        }
+    }
     Ok(match p.rope_type.as_deref().unwrap_or("default") {
         "default" => RopeScaling::None,
         "linear" => RopeScaling::Linear { factor: factor()? },
@@ -426,6 +441,9 @@ fn scaling(p: &RawRope, max_positions: usize, head_dim: usize) -> Result<RopeSca
         }
         "longrope" | "su" => {
             let factors = |key: &'static str, list: &Option<Vec<f64>>| match list {
+                Some(list) if list.iter().any(|f| !(f.is_finite() && *f > 0.0)) => {
+                    refuse(key, "a factor that is not above 0", "positive numbers")
+                }
                 Some(list) if list.len() == head_dim / 2 => Ok(list.clone()),
                 Some(list) => refuse(key, format!("{} factors", list.len()), format!("{}", head_dim / 2)),
                 None => refuse(key, "missing", format!("a list of {} factors", head_dim / 2)),
@@ -487,11 +505,14 @@ mod tests {
             (serde_json::json!({"hidden_act": "gelu"}), "silu"),
             (serde_json::json!({"rope_scaling": {"rope_type": "yarn"}}), "rope_scaling.factor"),
             (serde_json::json!({"rope_scaling": {"rope_type": "spiral"}}), "spiral"),
+            (serde_json::json!({"rope_scaling": {"rope_type": "dynamic", "factor": 1e300}}), "rope_scaling.factor"),
+            (serde_json::json!({"rope_scaling": {"rope_type": "yarn", "factor": 2.0, "beta_fast": -1.0}}), "beta_fast"),
+            (serde_json::json!({"rope_theta": 1.0}), "rope_theta"),
             (serde_json::json!({"quantization_config": {"bits": 4}}), "quantization_config"),
             (serde_json::json!({"vocab_size": -1}), "vocab_size"),
         ] {
             let message = with(changes).unwrap_err().to_string();
-            assert!(message.contains(words) || message.contains("invalid value"), "{message}");
+            assert!(message.contains(words) || message.contains("invalid value: integer `-1`"), "{message}");
         }
     }
 }

@@ -17,7 +17,7 @@ pub struct GenerationRequest {
     pub rating: Option<Rating>,
     /// Strength γ of the conditioning (classifier-free guidance, Sanchez et al. 2023):
     /// `log p = log p(unconditioned) + γ · (log p(conditioned) − log p(unconditioned))`. 1 is plain conditioning and
-    /// costs no second pass.
+    /// costs no second pass; less would weaken the rating and is refused.
     pub guidance: f32,
     /// How tokens are drawn.
     pub sampling: SamplingParams,
@@ -67,7 +67,8 @@ pub enum GenerateError {
     /// Prompt and answer do not fit the context.
     #[error(
         "This model's maximum context length is {maximum} tokens. However, you requested {} tokens ({prompt} in the \
-         prompt, {requested} for the answer). Shorten the prompt or ask for fewer tokens.", prompt + requested
+         prompt, {requested} for the answer). Shorten the prompt or ask for fewer tokens.",
+        prompt.saturating_add(*requested)
     )]
     ContextOverflow {
         /// Tokens of the context.
@@ -91,9 +92,12 @@ pub enum GenerateError {
     /// A rating or guidance was asked of a model that was not trained with ratings.
     #[error("the model {0:?} was not trained with content ratings: leave `rating` and `guidance` out")]
     Unrated(String),
-    /// A guidance strength that is no strength.
-    #[error("guidance is {0}: expected a number from 0 to 10")]
+    /// A guidance strength that is none, or that would weaken the rating.
+    #[error("guidance is {0}: expected a number from 1 to 10")]
     Guidance(f32),
+    /// Guidance strengthens a rating, and none was named.
+    #[error("guidance needs a rating to strengthen: name one, or leave guidance out")]
+    GuidanceWithoutRating,
     /// An empty stop string would end every answer at once.
     #[error("a stop string is empty: expected at least one character")]
     EmptyStop,
@@ -118,7 +122,7 @@ impl GenerateError {
             GenerateError::ContextOverflow { .. } => Some("max_tokens"),
             GenerateError::EmptyPrompt | GenerateError::TokenOutOfRange { .. } => Some("prompt"),
             GenerateError::Unrated(_) => Some("safelmm.rating"),
-            GenerateError::Guidance(_) => Some("safelmm.guidance"),
+            GenerateError::Guidance(_) | GenerateError::GuidanceWithoutRating => Some("safelmm.guidance"),
             GenerateError::EmptyStop => Some("stop"),
             GenerateError::NoTokens => Some("max_tokens"),
             GenerateError::Sampling(e) => Some(e.param()).filter(|param| *param != "logits"),
@@ -165,11 +169,14 @@ impl Generation {
         let neutral = if checkpoint.rated() { tokenizer.bos_id() } else { None };
         let guided = request.guidance != 1.0 && request.rating.is_some();
         let unrated = || GenerateError::Unrated(checkpoint.name().to_owned());
-        if !(0.0..=10.0).contains(&request.guidance) {
+        if !(1.0..=10.0).contains(&request.guidance) {
             return Err(GenerateError::Guidance(request.guidance));
         }
-        if request.guidance != 1.0 && (!checkpoint.rated() || request.rating.is_none()) {
+        if request.guidance != 1.0 && !checkpoint.rated() {
             return Err(unrated());
+        }
+        if request.guidance != 1.0 && !guided {
+            return Err(GenerateError::GuidanceWithoutRating);
         }
         let first = match request.rating {
             Some(rating) => Some(tokenizer.rating_id(rating).filter(|_| checkpoint.rated()).ok_or_else(unrated)?),

@@ -165,3 +165,36 @@ fn a_full_cache_and_a_foreign_token_are_refused() {
     assert!(error.to_string().contains("token 99999 is outside the vocabulary"), "{error}");
     assert!(decoder.forward(&mut [Segment { tokens: &[], cache: None }]).is_err());
 }
+
+/// Row by row bit for bit the same, alone and in company, with caches of different lengths.
+#[test]
+fn a_sequence_has_the_same_logits_in_any_company() {
+    for family in ["llama", "mistral", "qwen3", "olmo2"] {
+        let (decoder, golden) = (open_decoder(&fixture(family)).unwrap(), golden(family));
+        let prompts: Vec<&[u32]> = golden.prompts.iter().cycle().take(16).map(Vec::as_slice).collect();
+        // Prefill, then one token for each: what `step` does.
+        let run = |members: &[usize]| -> Vec<Vec<f32>> {
+            let mut caches: Vec<KvCache> =
+                members.iter().map(|_| KvCache::new(decoder.config(), 40, &Device::Cpu).unwrap()).collect();
+            let mut last = Vec::new();
+            for tokens in [None, Some([7_u32])] {
+                let mut segments: Vec<_> = members
+                    .iter()
+                    .zip(&mut caches)
+                    .map(|(m, cache)| Segment {
+                        tokens: tokens.as_ref().map_or(prompts[*m], |t| &t[..]),
+                        cache: Some(cache),
+                    })
+                    .collect();
+                last = logits(&decoder, &mut segments);
+            }
+            last
+        };
+        let alone: Vec<Vec<f32>> = (0..3).map(|m| run(&[m]).remove(0)).collect();
+        for company in [vec![0, 1], vec![2, 0, 1], (0..8).collect(), (0..16).collect::<Vec<_>>()] {
+            for (row, member) in run(&company).iter().zip(&company) {
+                assert!(*row == alone[member % 3], "{family}: sequence {member} in a company of {}", company.len());
+            }
+        }
+    }
+}

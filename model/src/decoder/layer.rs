@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{KvCache, ParameterSource, Result};
+use super::{KvCache, ParameterSource, Result, project};
 use crate::config::{Config, QkNorm};
 use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
 
@@ -21,7 +21,7 @@ impl Linear {
 
     /// [rows, in] → [rows, out]
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
+        let y = project(x, &self.weight)?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),

@@ -34,6 +34,20 @@ pub struct Segment<'a> {
     pub cache: Option<&'a mut KvCache>,
 }
 
+/// x · Wᵀ: [rows, in] → [rows, out].
+///
+/// A row's result must not depend on its company, or an answer would change with the requests beside it. The matrix
+/// library sums in another order where there is one row, and where the result has at most 256 elements: fewer rows than
+/// that are filled up with zeros.
+fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    const SMALL: usize = 16 * 16;
+    let (rows, least) = (x.dim(0)?, (SMALL / weight.dim(0)? + 1).max(2));
+    match rows < least {
+        true => x.pad_with_zeros(0, 0, least - rows)?.matmul(&weight.t()?)?.narrow(0, 0, rows),
+        false => x.matmul(&weight.t()?),
+    }
+}
+
 /// A decoder-only transformer with its output projection.
 pub struct Decoder {
     config: Config,
@@ -105,7 +119,7 @@ impl Decoder {
 
     /// Logits of hidden states: [rows, hidden] → [rows, vocab].
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        hidden.matmul(&self.head().t()?)
+        project(hidden, self.head())
     }
 
     fn check(&self, segment: &Segment<'_>) -> Result<()> {

@@ -10,18 +10,8 @@ use rayon::prelude::*;
 
 use super::reference;
 use super::storage::{slice, with_slice};
+use super::types::Span;
 use crate::kernels::{Matrix, MatrixMut, Threads, dot, matmul, softmax_row, softmax_row_grad};
-
-/// One sequence inside packed tensors: which rows of the queries and which rows of the keys and values are its own.
-///
-/// The queries are the last positions of the sequence: with more keys than queries, the first keys are the past.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Rows of `q`.
-    pub queries: Range<usize>,
-    /// Rows of `k` and `v`.
-    pub keys: Range<usize>,
-}
 
 /// Causal attention. `q`: [rows, heads, d]; `k`, `v`: [key rows, kv_heads, d] with heads a multiple of kv_heads.
 /// Returns [rows, heads, d]. Scores are scaled by 1/√d. With a `window`, a query sees the last `window` positions

@@ -7,25 +7,11 @@ use rayon::prelude::*;
 
 use super::reference;
 use super::storage::{slice, with_slice};
+use super::types::{CrossEntropy, IGNORE};
 use crate::kernels::{Matrix, MatrixMut, Threads, matmul, target_log_prob};
-
-/// A target that takes no part in the loss.
-pub const IGNORE: u32 = u32::MAX;
 
 /// Rows of logits that exist at one time.
 const CHUNK: usize = 256;
-
-/// The loss of a batch and its parts.
-pub struct CrossEntropy {
-    /// `nll + z_loss`, a scalar to call `backward` on.
-    pub loss: Tensor,
-    /// Mean negative log-likelihood of the targets, in nats.
-    pub nll: f64,
-    /// `z_weight · mean(log² Z)` with Z = Σ exp(logits) (Chowdhery et al. 2022, section 5).
-    pub z_loss: f64,
-    /// Targets that were not [`IGNORE`].
-    pub targets: usize,
-}
 
 /// Mean cross-entropy of `hidden · weightᵀ` against `targets`, plus z-loss.
 ///

@@ -10,12 +10,14 @@ mod rms_norm;
 mod rope;
 mod storage;
 mod swiglu;
+mod types;
 
-pub use attention::{Span, attention};
-pub use cross_entropy::{CrossEntropy, IGNORE, cross_entropy, token_log_probs};
+pub use attention::attention;
+pub use cross_entropy::{cross_entropy, token_log_probs};
 pub use rms_norm::rms_norm;
-pub use rope::{Rotation, rope};
+pub use rope::rope;
 pub use swiglu::swiglu;
+pub use types::{CrossEntropy, IGNORE, Rotation, Span};
 
 /// Rows handed to one parallel task: enough work to pay for the hand-over, and a fixed number, so that sums over rows
 /// are taken in the same order on any number of threads.

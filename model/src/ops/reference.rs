@@ -3,9 +3,7 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::attention::Span;
-use super::cross_entropy::{CrossEntropy, IGNORE};
-use super::rope::Rotation;
+use super::types::{CrossEntropy, IGNORE, Rotation, Span};
 
 /// See [`super::rms_norm`].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {

@@ -1,24 +1,12 @@
 //! Rotary position embedding (Su et al. 2021), in the half-split layout of the Hugging Face models: element `i` is
 //! rotated together with element `i + d/2`.
 
-use std::sync::Arc;
-
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::types::Rotation;
 use super::{ROWS_PER_TASK, reference};
-
-/// The angles of a batch: cosines and sines, [rows, d/2], already times the attention factor of a scaled RoPE.
-#[derive(Clone)]
-pub struct Rotation {
-    /// Cosines, row by row.
-    pub cos: Arc<[f32]>,
-    /// Sines, row by row.
-    pub sin: Arc<[f32]>,
-    /// d/2: the number of rotated pairs in one head.
-    pub half: usize,
-}
 
 /// Rotates every head. `x`: [rows, heads, d] with d = 2 · `rotation.half`; row `i` takes the angles of row `i`.
 pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {

@@ -99,6 +99,9 @@ pub(super) fn read_config(json: Option<&[u8]>) -> Result<(SpecialTexts, Option<S
     Ok((texts, template))
 }
 
+/// Instructions that rendering may take: thousands of messages, but no template that never ends.
+const FUEL: u64 = 10_000_000;
+
 /// A compiled chat template.
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
@@ -109,6 +112,7 @@ pub(super) struct ChatTemplate {
 impl ChatTemplate {
     pub fn new(source: &str, texts: SpecialTexts) -> Result<Self, TokenizerError> {
         let mut environment = Environment::new();
+        environment.set_fuel(Some(FUEL));
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_auto_escape_callback(|_| AutoEscape::None);
@@ -132,6 +136,11 @@ impl ChatTemplate {
         controls: &Controls,
     ) -> Result<(String, char), TokenizerError> {
         let guard = self.guard(messages, controls)?;
+        for text in messages.iter().flat_map(|m| [&m.role, &m.content].into_iter().chain(&m.name)) {
+            if let Some(control) = controls.unguardable(text) {
+                return Err(TokenizerError::ControlToken(control.to_owned()));
+            }
+        }
         let guarded: Vec<ChatMessage> = messages
             .iter()
             .map(|m| ChatMessage {

@@ -66,6 +66,12 @@ impl Controls {
         out
     }
 
+    /// A control token in `text` that is a single visible character, which no guard can break.
+    pub fn unguardable(&self, text: &str) -> Option<&str> {
+        let single = |token: &&Control| token.text.trim().chars().count() < 2;
+        self.tokens.iter().filter(single).map(|token| token.text.as_str()).find(|spelling| text.contains(spelling))
+    }
+
     /// Whether a token that begins in the template could go on in `text`: `"rating:G"` in `'<|' + role + '|>'`.
     fn may_continue_token(&self, text: &str) -> bool {
         let trimmed = text.trim_end();

@@ -35,17 +35,17 @@ pub struct License {
 
 /// A string that is no SPDX expression.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{expression:?} is not an SPDX license expression ({reason}): expected one like \"CC-BY-SA-4.0\" or \"MIT OR Apache-2.0\"")]
+#[error(
+    "{expression:?} is not an SPDX license expression ({reason}): expected one like \"CC-BY-SA-4.0\" or \"MIT OR Apache-2.0\""
+)]
 pub struct LicenseError {
     expression: String,
     reason: String,
 }
 
 /// References outside the SPDX list that are known, as far as they are known.
-const REFERENCES: &[(&str, LicenseClass)] = &[
-    ("public-domain", LicenseClass::Permissive),
-    ("brown-non-commercial", LicenseClass::NonCommercial),
-];
+const REFERENCES: &[(&str, LicenseClass)] =
+    &[("public-domain", LicenseClass::Permissive), ("brown-non-commercial", LicenseClass::NonCommercial)];
 
 impl License {
     /// The expression as it was given.
@@ -95,11 +95,50 @@ impl FromStr for License {
 /// Licenses that ask for attribution at most. A license is permissive because it stands here: no database knows the
 /// copyleft ones completely.
 const PERMISSIVE: &[&str] = &[
-    "0BSD", "AFL-3.0", "Apache-1.1", "Apache-2.0", "Artistic-2.0", "BSD-1-Clause", "BSD-2-Clause", "BSD-2-Clause-Patent",
-    "BSD-3-Clause", "BSD-3-Clause-Clear", "BSL-1.0", "BlueOak-1.0.0", "CC-BY-1.0", "CC-BY-2.0", "CC-BY-2.5", "CC-BY-3.0",
-    "CC-BY-4.0", "CC-PDDC", "CC-PDM-1.0", "CC0-1.0", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0", "ECL-2.0", "FSFAP",
-    "HPND", "ICU", "ISC", "MIT", "MIT-0", "MIT-Modern-Variant", "NCSA", "ODC-By-1.0", "OGL-UK-3.0", "PDDL-1.0",
-    "PostgreSQL", "Python-2.0", "Unicode-3.0", "Unicode-DFS-2016", "Unlicense", "UPL-1.0", "W3C", "WTFPL", "X11", "Zlib",
+    "0BSD",
+    "AFL-3.0",
+    "Apache-1.1",
+    "Apache-2.0",
+    "Artistic-2.0",
+    "BSD-1-Clause",
+    "BSD-2-Clause",
+    "BSD-2-Clause-Patent",
+    "BSD-3-Clause",
+    "BSD-3-Clause-Clear",
+    "BSL-1.0",
+    "BlueOak-1.0.0",
+    "CC-BY-1.0",
+    "CC-BY-2.0",
+    "CC-BY-2.5",
+    "CC-BY-3.0",
+    "CC-BY-4.0",
+    "CC-PDDC",
+    "CC-PDM-1.0",
+    "CC0-1.0",
+    "CDLA-Permissive-1.0",
+    "CDLA-Permissive-2.0",
+    "ECL-2.0",
+    "FSFAP",
+    "HPND",
+    "ICU",
+    "ISC",
+    "MIT",
+    "MIT-0",
+    "MIT-Modern-Variant",
+    "NCSA",
+    "ODC-By-1.0",
+    "OGL-UK-3.0",
+    "PDDL-1.0",
+    "PostgreSQL",
+    "Python-2.0",
+    "Unicode-3.0",
+    "Unicode-DFS-2016",
+    "Unlicense",
+    "UPL-1.0",
+    "W3C",
+    "WTFPL",
+    "X11",
+    "Zlib",
 ];
 
 fn class_of(required: &LicenseReq) -> LicenseClass {

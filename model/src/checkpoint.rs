@@ -113,7 +113,9 @@ pub enum CheckpointError {
         expected: Vec<usize>,
     },
     /// A tensor that the configuration has no place for.
-    #[error("{file}: tensor {tensor} has no place in this architecture: the folder's config.json belongs to another model")]
+    #[error(
+        "{file}: tensor {tensor} has no place in this architecture: the folder's config.json belongs to another model"
+    )]
     UnexpectedTensor {
         /// The file.
         file: File,
@@ -143,7 +145,9 @@ pub enum CheckpointError {
         got: String,
     },
     /// A tensor with a value that is no finite number.
-    #[error("{file}: tensor {tensor} holds {got} at element {element}: expected finite numbers; the file is damaged or the training diverged")]
+    #[error(
+        "{file}: tensor {tensor} holds {got} at element {element}: expected finite numbers; the file is damaged or the training diverged"
+    )]
     NotFinite {
         /// The file.
         file: File,
@@ -441,8 +445,7 @@ impl<'s> Weights<'s> {
 }
 
 fn parse<'b>(source: &Source<'_>, name: &str, bytes: &'b Bytes) -> Result<SafeTensors<'b>, CheckpointError> {
-    SafeTensors::deserialize(bytes)
-        .map_err(|e| CheckpointError::Safetensors { file: source.file(name), source: e })
+    SafeTensors::deserialize(bytes).map_err(|e| CheckpointError::Safetensors { file: source.file(name), source: e })
 }
 
 impl ParameterSource for Weights<'_> {
@@ -476,7 +479,10 @@ impl ParameterSource for Weights<'_> {
         }
         self.parameters += values.len();
         self.used.insert(tensor());
-        Tensor::from_vec(values, shape, &Device::Cpu)
-            .map_err(|e| CheckpointError::Tensor { file: file(), tensor: tensor(), source: e })
+        Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| CheckpointError::Tensor {
+            file: file(),
+            tensor: tensor(),
+            source: e,
+        })
     }
 }

@@ -317,7 +317,11 @@ impl Config {
             return refuse("rope_theta", self.rope.theta, "a number above 1");
         }
         if self.context_length() > LARGEST {
-            return refuse("rope_scaling.factor", self.context_length(), format!("a context of at most {LARGEST} tokens"));
+            return refuse(
+                "rope_scaling.factor",
+                self.context_length(),
+                format!("a context of at most {LARGEST} tokens"),
+            );
         }
         Ok(())
     }

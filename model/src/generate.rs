@@ -191,7 +191,8 @@ impl Generation {
         if request.stop.iter().any(String::is_empty) {
             return Err(GenerateError::EmptyStop);
         }
-        let start = |first: Option<u32>| -> Vec<u32> { first.into_iter().chain(request.prompt.iter().copied()).collect() };
+        let start =
+            |first: Option<u32>| -> Vec<u32> { first.into_iter().chain(request.prompt.iter().copied()).collect() };
         let prompt = start(first);
         let (prompt_tokens, maximum) = (prompt.len(), checkpoint.context_length());
         if prompt.is_empty() {
@@ -204,12 +205,12 @@ impl Generation {
         let sampler = {
             request.sampling.validate(vocab_size)?;
             let endings = if request.ignore_eos { &[][..] } else { tokenizer.eos_ids() };
-            let banned: Vec<u32> =
-                tokenizer.control_ids().iter().copied().filter(|id| !endings.contains(id)).collect();
+            let banned: Vec<u32> = tokenizer.control_ids().iter().copied().filter(|id| !endings.contains(id)).collect();
             Sampler::new(request.sampling, banned.into(), &prompt)?
         };
         // The last token is drawn but never run.
-        let branch = |pending: Vec<u32>| Branch { cache: None, capacity: pending.len() + request.max_tokens - 1, pending };
+        let branch =
+            |pending: Vec<u32>| Branch { cache: None, capacity: pending.len() + request.max_tokens - 1, pending };
         Ok(Generation {
             unconditioned: guided.then(|| (branch(start(neutral)), request.guidance)),
             conditioned: branch(prompt),
@@ -367,10 +368,7 @@ impl StopStrings {
 
 /// The length in bytes of the longest end of `text` that begins `stop`.
 fn overlap(text: &str, stop: &str) -> usize {
-    (1..stop.len())
-        .rev()
-        .find(|&n| stop.is_char_boundary(n) && text.ends_with(&stop[..n]))
-        .unwrap_or(0)
+    (1..stop.len()).rev().find(|&n| stop.is_char_boundary(n) && text.ends_with(&stop[..n])).unwrap_or(0)
 }
 
 #[cfg(test)]

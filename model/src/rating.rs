@@ -60,10 +60,7 @@ impl FromStr for Rating {
     type Err = UnknownRating;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        Rating::ALL
-            .into_iter()
-            .find(|r| r.as_str() == s)
-            .ok_or_else(|| UnknownRating(s.to_owned()))
+        Rating::ALL.into_iter().find(|r| r.as_str() == s).ok_or_else(|| UnknownRating(s.to_owned()))
     }
 }
 

@@ -33,8 +33,8 @@ pub enum StartError {
     /// The address is not free.
     #[error(
         "cannot listen on {listen}: the port is taken by another program. Stop that program, or choose another address, \
-         for example with --listen {}:{}",
-        listen.ip(), next_port(listen)
+         for example with --listen {}",
+        SocketAddr::new(listen.ip(), next_port(listen))
     )]
     PortTaken {
         /// The address.

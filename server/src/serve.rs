@@ -69,7 +69,8 @@ async fn end_of_grace(app: &App, stop: watch::Receiver<Stop>) {
     }
 }
 
-async fn asked(mut stop: watch::Receiver<Stop>, at_least: Stop) {
+/// Returns when the server is asked to stop, at least as urgently as this.
+pub(crate) async fn asked(mut stop: watch::Receiver<Stop>, at_least: Stop) {
     if stop.wait_for(|stop| *stop >= at_least).await.is_err() {
         std::future::pending::<()>().await;
     }

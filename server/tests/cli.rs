@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(40);
 
 fn safelmm(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_safelmm"));
@@ -222,7 +222,9 @@ fn a_second_ctrl_c_exits_at_once() {
     let config = folder.path().join("safelmm.toml");
     std::fs::write(&config, "[server]\nshutdown_grace_s = 3600\nmax_batch = 1\n").unwrap();
     let mut server = Server::start(&["--config", Path::new(&config).to_str().unwrap()]);
-    let _stream = server.stream(r#"{"prompt":"The","n":16,"max_tokens":100,"ignore_eos":true,"stream":true}"#);
+    let _stream = server.stream(// Minutes of work, which the second signal cuts short.
+        r#"{"prompt":["The","A","It","He","She","We","I","You"],"n":16,"max_tokens":400,"ignore_eos":true,"stream":true}"#,
+    );
     server.interrupt("-INT");
     let mut said = String::new();
     while !said.contains("Ctrl-C again") {

@@ -55,8 +55,12 @@ fn no_crate_imports_upward() {
         if OUTSIDE.contains(&&member[..]) {
             continue;
         }
-        let allowed: BTreeSet<&str> =
-            allowed.get(&member[..]).unwrap_or_else(|| panic!("{member} is in no list of rules.rs")).iter().copied().collect();
+        let allowed: BTreeSet<&str> = allowed
+            .get(&member[..])
+            .unwrap_or_else(|| panic!("{member} is in no list of rules.rs"))
+            .iter()
+            .copied()
+            .collect();
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
             let used = manifest.get(section).and_then(|d| d.as_table()).into_iter().flat_map(|d| d.keys());
             for name in used.filter(|name| name.starts_with("safelmm")) {

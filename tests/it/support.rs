@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// The longest a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest a test waits for anything; much shorter than [`TestApp::endless`] takes.
+pub const PATIENCE: Duration = Duration::from_secs(25);
 
 /// What a test changes before the server starts.
 #[derive(Default)]
@@ -124,13 +124,19 @@ impl TestApp {
 
     /// A streamed request that keeps one place of the batch busy until it is dropped; returns after its first bytes.
     pub async fn occupy(&self) -> Occupied {
-        let room = self.app.checkpoint().context_length() - 50;
-        let body = json!({"prompt": "The", "n": 16, "max_tokens": room, "ignore_eos": true, "stream": true});
+        let mut body = self.endless();
+        body["stream"] = json!(true);
         let response = self.post("/v1/completions", body).await;
         assert_eq!(response.status(), StatusCode::OK);
         let mut bytes = response.bytes_stream().boxed();
         bytes.next().await.unwrap().unwrap();
         Occupied(Box::new(bytes))
+    }
+
+    /// A request of as many and as long sequences as can be asked for: minutes of work.
+    pub fn endless(&self) -> Value {
+        let room = self.app.checkpoint().context_length() - 50;
+        json!({"prompt": vec!["The"; 16], "n": 16, "max_tokens": room, "ignore_eos": true})
     }
 
     /// Waits until the engine has this many running sequences and waiting requests.

@@ -174,8 +174,8 @@ impl RunConfig {
     /// Names the file or the key, and what was expected.
     pub fn read(file: &Path) -> Result<RunConfig, RunConfigError> {
         let text = fs::read_to_string(file).map_err(|source| RunConfigError::Read { file: file.to_owned(), source })?;
-        let config: RunConfig = toml::from_str(&text)
-            .map_err(|e| RunConfigError::Toml { file: file.to_owned(), source: Box::new(e) })?;
+        let config: RunConfig =
+            toml::from_str(&text).map_err(|e| RunConfigError::Toml { file: file.to_owned(), source: Box::new(e) })?;
         config.validate()?;
         Ok(config)
     }
@@ -209,10 +209,7 @@ impl RunConfig {
             let got = format!("{} (batch_tokens {})", train.micro_batch_tokens, train.batch_tokens);
             return refuse("train.micro_batch_tokens", got, "at least model.context, and at most train.batch_tokens");
         }
-        for (key, value) in [
-            ("train.learning_rate", train.learning_rate),
-            ("train.clip_norm", train.clip_norm),
-        ] {
+        for (key, value) in [("train.learning_rate", train.learning_rate), ("train.clip_norm", train.clip_norm)] {
             if !(value.is_finite() && value > 0.0) {
                 return refuse(key, value.to_string(), "a positive number");
             }

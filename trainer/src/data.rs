@@ -215,12 +215,7 @@ pub fn write_json(file: &Path, value: &impl Serialize) -> Result<(), DataError> 
     fs::rename(&beside, file).map_err(error)
 }
 
-fn read(
-    file: &Path,
-    languages: &[String],
-    heldout: f64,
-    record: &mut SourceRecord,
-) -> Result<Vec<Text>, DataError> {
+fn read(file: &Path, languages: &[String], heldout: f64, record: &mut SourceRecord) -> Result<Vec<Text>, DataError> {
     let mut texts = Vec::new();
     for document in document::read_jsonl(file)? {
         let mut document = document?;
@@ -373,7 +368,10 @@ impl Stories {
         }
         record.licenses.insert("Apache-2.0".to_owned(), record.documents);
         record.works.insert("stories and conversations made by this program's generator".to_owned());
-        record.left_out.insert("longer than the context".to_owned(), self.texts.len() - record.documents - record.heldout_documents);
+        record.left_out.insert(
+            "longer than the context".to_owned(),
+            self.texts.len() - record.documents - record.heldout_documents,
+        );
         record.sha256 = hex(&hash.finalize());
         Ok(record)
     }
@@ -384,9 +382,7 @@ fn conversation(turns: &[(String, String)]) -> String {
     turns
         .iter()
         .map(|(user, assistant)| {
-            format!(
-                "{MESSAGE_START}user\n{user}{MESSAGE_END}\n{MESSAGE_START}assistant\n{assistant}{MESSAGE_END}\n"
-            )
+            format!("{MESSAGE_START}user\n{user}{MESSAGE_END}\n{MESSAGE_START}assistant\n{assistant}{MESSAGE_END}\n")
         })
         .collect()
 }

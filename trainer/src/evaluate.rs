@@ -119,8 +119,7 @@ pub fn nats(decoder: &Decoder, passages: &[&Passage], tagged: bool) -> candle_co
                 inputs
             })
             .collect();
-        let mut segments: Vec<Segment<'_>> =
-            inputs.iter().map(|tokens| Segment { tokens, cache: None }).collect();
+        let mut segments: Vec<Segment<'_>> = inputs.iter().map(|tokens| Segment { tokens, cache: None }).collect();
         let targets: Vec<u32> = batch.iter().flat_map(|p| p.tokens.iter().copied()).collect();
         let hidden = decoder.forward(&mut segments)?;
         let log_probs = token_log_probs(&hidden, decoder.head(), &targets)?;
@@ -245,10 +244,8 @@ pub fn measure_control(
 /// Runs the requests as one batch; each text begins with its opening.
 fn texts(checkpoint: &Checkpoint, requests: Vec<(usize, GenerationRequest)>) -> Result<Vec<String>, GenerateError> {
     let mut texts: Vec<String> = requests.iter().map(|(i, _)| OPENINGS[i % OPENINGS.len()].to_owned()).collect();
-    let mut running = requests
-        .into_iter()
-        .map(|(_, request)| Generation::new(checkpoint, request))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut running =
+        requests.into_iter().map(|(_, request)| Generation::new(checkpoint, request)).collect::<Result<Vec<_>, _>>()?;
     loop {
         let mut live: Vec<(usize, &mut Generation)> =
             running.iter_mut().enumerate().filter(|(_, g)| !g.is_finished()).collect();

@@ -28,7 +28,10 @@ mod tests {
     #[test]
     fn targets_are_the_inputs_one_place_on() {
         let (inputs, targets) = frame(&[50, 51], Some(Rating::R));
-        assert_eq!((inputs[0], &inputs[1..], &targets[..2], targets[2]), (start(Some(Rating::R)), &[50, 51][..], &[50, 51][..], end()));
+        assert_eq!(
+            (inputs[0], &inputs[1..], &targets[..2], targets[2]),
+            (start(Some(Rating::R)), &[50, 51][..], &[50, 51][..], end())
+        );
         assert_eq!(frame(&[50], None).0, [end(), 50]);
         assert_ne!(start(Some(Rating::G)), start(Some(Rating::X)));
     }

@@ -6,16 +6,16 @@ pub mod rating;
 pub mod report;
 pub mod tokenizer;
 
-pub mod dataset;
 pub mod data;
+pub mod dataset;
 pub mod framing;
 
-pub mod parameters;
 pub mod optimizer;
+pub mod parameters;
 pub mod run_state;
 
-pub mod ngram;
 pub mod evaluate;
+pub mod ngram;
 pub mod pretrain;
 
 pub mod export;

@@ -151,7 +151,8 @@ fn evaluate(
     report: &mut Report,
 ) -> Result<Evaluation> {
     let checkpoint = Checkpoint::open(folder)?;
-    let mut card = checkpoint.card().context("the checkpoint has no safelmm.json: it was not trained with ratings")?.clone();
+    let mut card =
+        checkpoint.card().context("the checkpoint has no safelmm.json: it was not trained with ratings")?.clone();
     let sources = read_sources(data)?;
     let tokenizer = |folder: &Path| std::fs::read(folder.join("tokenizer.json"));
     ensure!(

@@ -174,8 +174,7 @@ fn train_loop(
     ));
     let log_path = run.join("log.jsonl");
     keep_log_until(&log_path, at.step).map_err(file_error(&log_path))?;
-    let mut log =
-        fs::OpenOptions::new().create(true).append(true).open(&log_path).map_err(file_error(&log_path))?;
+    let mut log = fs::OpenOptions::new().create(true).append(true).open(&log_path).map_err(file_error(&log_path))?;
     let micro_batches = config.train.batch_tokens.div_ceil(config.train.micro_batch_tokens);
     let mut gradients: Vec<Vec<f32>> = parameters.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
     while at.step < config.train.steps {

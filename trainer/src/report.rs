@@ -34,7 +34,9 @@ impl Report {
             Some(bar) => {
                 if bar.length() != Some(all as u64) {
                     bar.set_length(all as u64);
-                    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} (eta {eta}) {msg}") {
+                    if let Ok(style) =
+                        ProgressStyle::with_template("{wide_bar} {pos}/{len} {elapsed} (eta {eta}) {msg}")
+                    {
                         bar.set_style(style);
                     }
                 }

@@ -75,7 +75,9 @@ pub enum StateError {
         folder: PathBuf,
     },
     /// The run was started with other settings.
-    #[error("{folder}: the run was started with another configuration ({section} differs): use another --out folder, or the old configuration")]
+    #[error(
+        "{folder}: the run was started with another configuration ({section} differs): use another --out folder, or the old configuration"
+    )]
     OtherConfig {
         /// The run's folder.
         folder: PathBuf,

@@ -175,7 +175,8 @@ fn damaged_checkpoints_other_settings_and_unusable_sources_are_named() {
     let go = AtomicBool::new(false);
     pretrain(&config, &data, &run, &go, &mut report).unwrap();
     let fails = |config: &RunConfig, words: &[&str]| {
-        let message = pretrain(config, &data, &run, &AtomicBool::new(false), &mut Report::new()).unwrap_err().to_string();
+        let message =
+            pretrain(config, &data, &run, &AtomicBool::new(false), &mut Report::new()).unwrap_err().to_string();
         assert!(words.iter().all(|w| message.contains(w)), "{message}");
     };
     let mut other = config.clone();

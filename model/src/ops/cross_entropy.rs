@@ -65,7 +65,10 @@ pub fn token_log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Res
 fn check_targets(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<usize> {
     let ((rows, dim), (vocab, weight_dim)) = (hidden.dims2()?, weight.dims2()?);
     if rows != targets.len() || dim != weight_dim {
-        candle_core::bail!("{NAME}: hidden is {rows} × {dim}, weight {vocab} × {weight_dim}, targets {}", targets.len());
+        candle_core::bail!(
+            "{NAME}: hidden is {rows} × {dim}, weight {vocab} × {weight_dim}, targets {}",
+            targets.len()
+        );
     }
     if let Some(bad) = targets.iter().find(|&&t| t != IGNORE && t as usize >= vocab) {
         candle_core::bail!("{NAME}: target {bad} is outside the vocabulary of {vocab}");
@@ -101,7 +104,13 @@ impl CustomOp2 for HeadLoss {
         NAME
     }
 
-    fn cpu_fwd(&self, hidden: &CpuStorage, lh: &Layout, weight: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        hidden: &CpuStorage,
+        lh: &Layout,
+        weight: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (hidden, weight) = (slice(NAME, hidden, lh)?, slice(NAME, weight, lw)?);
         let (vocab, dim) = lw.shape().dims2()?;
         let mut dhidden = vec![0.0_f32; hidden.len()];
@@ -134,7 +143,13 @@ impl CustomOp2 for HeadLoss {
         Ok((CpuStorage::F32(vec![(nll + z_loss) as f32]), Shape::from(())))
     }
 
-    fn bwd(&self, hidden: &Tensor, weight: &Tensor, _: &Tensor, dloss: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        hidden: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        dloss: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let taken = self.saved.lock().unwrap_or_else(PoisonError::into_inner).gradients.take();
         let Some((dhidden, dweight)) = taken else {
             candle_core::bail!("{NAME}: backward was called twice on one loss");

@@ -90,7 +90,8 @@ fn rope_has_the_right_gradient() -> Result<()> {
 
 #[test]
 fn attention_has_the_right_gradient() -> Result<()> {
-    let packed = [Span { queries: 0..5, keys: 0..5 }, Span { queries: 5..6, keys: 5..6 }, Span { queries: 6..9, keys: 6..9 }];
+    let packed =
+        [Span { queries: 0..5, keys: 0..5 }, Span { queries: 5..6, keys: 5..6 }, Span { queries: 6..9, keys: 6..9 }];
     let with_past = [Span { queries: 0..2, keys: 0..6 }, Span { queries: 2..4, keys: 6..9 }];
     for (spans, rows) in [(&packed[..], 9), (&with_past[..], 4)] {
         for window in [None, Some(2)] {
@@ -127,12 +128,9 @@ fn attention_over_many_blocks_equals_the_reference() -> Result<()> {
 fn cross_entropy_has_the_right_gradient() -> Result<()> {
     let targets = [3, IGNORE, 0, 6, IGNORE, 2];
     for z_weight in [0.0, 0.05] {
-        check(
-            &[&[6, 4], &[7, 4]],
-            6,
-            &|t| Ok((cross_entropy(&t[0], &t[1], &targets, z_weight)?.loss * 3.0)?),
-            &|t| Ok((reference::cross_entropy(&t[0], &t[1], &targets, z_weight)?.loss * 3.0)?),
-        )?;
+        check(&[&[6, 4], &[7, 4]], 6, &|t| Ok((cross_entropy(&t[0], &t[1], &targets, z_weight)?.loss * 3.0)?), &|t| {
+            Ok((reference::cross_entropy(&t[0], &t[1], &targets, z_weight)?.loss * 3.0)?)
+        })?;
     }
     Ok(())
 }
@@ -152,7 +150,12 @@ fn cross_entropy_over_many_chunks_reports_its_parts() -> Result<()> {
     assert_close(&log_probs, &reference::token_log_probs(&hidden, &weight, &targets)?, 1e-5, "log-probabilities");
     let (grads, grads_ref) = (got.loss.backward()?, want.loss.backward()?);
     for var in [&hidden, &weight] {
-        assert_close(&values(grads.get(var).expect("grad"))?, &values(grads_ref.get(var).expect("grad"))?, 1e-4, "grad");
+        assert_close(
+            &values(grads.get(var).expect("grad"))?,
+            &values(grads_ref.get(var).expect("grad"))?,
+            1e-4,
+            "grad",
+        );
     }
     Ok(())
 }

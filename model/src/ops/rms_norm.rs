@@ -48,10 +48,7 @@ impl CustomOp2 for RmsNorm {
         let (dx, dw) = with_slice(NAME, x, |xs| {
             with_slice(NAME, w, |ws| with_slice(NAME, dy, |dys| Ok(self.gradients(xs, ws, dys))))
         })?;
-        Ok((
-            Some(Tensor::from_vec(dx, x.shape(), x.device())?),
-            Some(Tensor::from_vec(dw, w.shape(), w.device())?),
-        ))
+        Ok((Some(Tensor::from_vec(dx, x.shape(), x.device())?), Some(Tensor::from_vec(dw, w.shape(), w.device())?)))
     }
 }
 

@@ -13,7 +13,9 @@ impl Frames {
         let mut found = Vec::new();
         while let Some(end) = self.held.windows(2).position(|pair| pair == b"\n\n") {
             let event: Vec<u8> = self.held.drain(..end + 2).collect();
-            found.extend(event.split(|b| *b == b'\n').filter_map(|line| line.strip_prefix(b"data: ")).map(<[u8]>::to_vec));
+            found.extend(
+                event.split(|b| *b == b'\n').filter_map(|line| line.strip_prefix(b"data: ")).map(<[u8]>::to_vec),
+            );
         }
         found
     }

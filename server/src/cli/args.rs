@@ -65,11 +65,12 @@ impl From<ServeArgs> for Overrides {
 #[derive(Debug, Args)]
 pub struct GenerateArgs {
     /// The text to continue
+    #[arg(allow_hyphen_values = true)]
     pub prompt: String,
     /// Rating of the continuation: G, PG, R or X [default: PG, for a model trained with ratings]
     #[arg(long)]
     pub rating: Option<Rating>,
-    /// Strength of the rating, 0 to 10; 1 costs no second pass
+    /// Strength of the rating, 1 to 10; more than 1 costs a second pass
     #[arg(long, value_name = "STRENGTH", default_value_t = 1.0, allow_negative_numbers = true)]
     pub guidance: f32,
     /// The most tokens [default: 128, or what the context has room for]

@@ -43,8 +43,9 @@ pub enum Ending {
 /// Writes the continuation of a text to standard output as it is generated. A reader that closes the pipe ends it
 /// quietly.
 pub fn generate(args: GenerateArgs) -> Result<Ending, GenerateFailure> {
-    let interrupted = watch_interrupt()?;
     let checkpoint = load(args.model.as_deref())?;
+    // Not before: while the model loads, Ctrl-C ends the program as usual.
+    let interrupted = watch_interrupt()?;
     let mut generation = Generation::new(&checkpoint, request(args, &checkpoint)?)?;
     let written = write_steps(&checkpoint, &mut generation, &interrupted);
     match written {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::load::{load, say};
 use crate::app::{App, StartError};
 use crate::config::Config;
-use crate::serve::{Stop, bind};
+use crate::serve::{Stop, asked, bind};
 
 /// Why serving did not start or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,15 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
     // First of all, so that a signal during loading is not lost, and a taken port is told before a long load.
     let stop = stop_signals()?;
     let listener = bind(config.server.listen).await?;
-    let checkpoint = load(config.model.folder.as_deref()).map_err(StartError::from)?;
+    let folder = config.model.folder.clone();
+    let loading = tokio::task::spawn_blocking(move || load(folder.as_deref()));
+    let checkpoint = tokio::select! {
+        loaded = loading => loaded.map_err(io::Error::other)?.map_err(StartError::from)?,
+        () = asked(stop.clone(), Stop::Gracefully) => {
+            say("stopped while the model was loading\n");
+            return Ok(());
+        }
+    };
     let app = App::start(Arc::new(checkpoint), config)?;
     let address = listener.local_addr()?;
     say(&format!("listening on http://{address} — playground at /, API at /v1\nCtrl-C to stop\n"));

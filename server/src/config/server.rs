@@ -81,11 +81,13 @@ impl ServerConfig {
 }
 
 fn parse_listen(text: &str) -> Result<SocketAddr, ConfigError> {
-    text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next()).ok_or_else(|| ConfigError::Invalid {
+    let invalid = |why: &str| ConfigError::Invalid {
         key: "listen (--listen, SAFELMM_LISTEN, [server] listen)",
         expected: "a host and a port such as 127.0.0.1:8080".into(),
-        found: format!("{text:?}"),
-    })
+        found: format!("{text:?} ({why})"),
+    };
+    let mut addresses = text.to_socket_addrs().map_err(|error| invalid(&error.to_string()))?;
+    addresses.next().ok_or_else(|| invalid("the name has no address"))
 }
 
 fn within(key: &'static str, found: u64, lowest: u64, highest: u64) -> Result<(), ConfigError> {

@@ -40,22 +40,26 @@ impl<S> Slot<S> {
 pub(super) fn run<B: Backend>(backend: &B, queue: &Queue<Job<B::Sequence>>, gauge: &AtomicUsize, max_batch: usize) {
     let _closing = CloseOnExit(queue);
     let mut batch: Vec<Slot<B::Sequence>> = Vec::with_capacity(max_batch);
-    // Sequences of requests that have left the queue and found no place yet.
-    let mut pending: VecDeque<Slot<B::Sequence>> = VecDeque::new();
+    // Requests that have left the queue, with those of their sequences that have found no place yet.
+    let mut pending: VecDeque<VecDeque<Slot<B::Sequence>>> = VecDeque::new();
     loop {
         batch.retain(|slot| !slot.client_left());
-        pending.retain(|slot| !slot.client_left());
+        pending.retain(|request| !request.iter().any(Slot::client_left));
         if queue.phase() == Phase::Aborted {
-            batch.iter().chain(&pending).for_each(|slot| slot.fail(EngineError::Stopped));
+            batch.iter().chain(pending.iter().flatten()).for_each(|slot| slot.fail(EngineError::Stopped));
             return;
         }
         while batch.len() < max_batch {
-            if let Some(slot) = pending.pop_front() {
-                batch.push(slot);
-            } else if let Some(job) = queue.try_pop() {
+            if pending.len() < max_batch
+                && let Some(job) = queue.try_pop()
+            {
                 admit(job, &mut pending);
-            } else {
-                break;
+            }
+            // In turn, so that a request of many sequences does not keep a small one waiting.
+            let Some(mut request) = pending.pop_front() else { break };
+            batch.extend(request.pop_front());
+            if !request.is_empty() {
+                pending.push_back(request);
             }
         }
         gauge.store(batch.len(), Ordering::Relaxed);
@@ -70,15 +74,13 @@ pub(super) fn run<B: Backend>(backend: &B, queue: &Queue<Job<B::Sequence>>, gaug
     }
 }
 
-fn admit<S>(job: Job<S>, pending: &mut VecDeque<Slot<S>>) {
+/// A new request is the next to get a place.
+fn admit<S>(job: Job<S>, pending: &mut VecDeque<VecDeque<Slot<S>>>) {
     if job.events.send(Ok(Event::Started)).is_err() {
         return;
     }
-    pending.extend(job.sequences.into_iter().enumerate().map(|(index, sequence)| Slot {
-        sequence,
-        index,
-        events: job.events.clone(),
-    }));
+    let slot = |(index, sequence)| Slot { sequence, index, events: job.events.clone() };
+    pending.push_front(job.sequences.into_iter().enumerate().map(slot).collect());
 }
 
 /// One step of the whole batch; what finished leaves it. A failed step ends every request that took part, because the

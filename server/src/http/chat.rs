@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::answer::{Shape, Streaming};
 use super::error::ApiError;
 use super::extension::{Extension, Report};
-use super::fields::{Fields, describe};
+use super::fields::{Fields, describe, shortened};
 use super::generation::{Prepared, generate, screen, take_model, take_user};
 use super::plan::{Length, Plan, Prompts};
 use super::sampling::Sampling;
@@ -120,6 +120,7 @@ fn read_content(message: &Fields, content: Value) -> Result<String, ApiError> {
             match part.string("type")?.as_deref() {
                 Some("text") => {}
                 Some(other) => {
+                    let other = shortened(other);
                     return Err(part.error("type", format!("is {other:?}: this model reads text parts alone")));
                 }
                 None => return Err(part.error("type", "is missing")),

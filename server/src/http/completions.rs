@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::Response;
-use safelmm_model::{FinishReason, Rating};
+use safelmm_model::FinishReason;
 use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -92,17 +92,17 @@ fn read_tokens(list: &[Value], app: &App) -> Result<Vec<u32>, ApiError> {
                 let message = format!("'prompt' has {} among its token ids: expected integers from 0", describe(value));
                 ApiError::parameter("prompt", message)
             })?;
-            // A rating in the prompt would stand in for one above the ceiling.
-            match Rating::ALL.into_iter().find(|rating| tokenizer.rating_id(*rating) == Some(token)) {
-                Some(rating) => Err(ApiError::parameter(
-                    "prompt",
-                    format!(
-                        "'prompt' has the control token {} ({token}): ask for a rating with 'safelmm.rating'",
-                        rating.token()
-                    ),
-                )),
-                None => Ok(token),
+            // In a rated model's prompt a rating would stand in for one above the ceiling, and an end of text would begin
+            // a text that no rating holds for.
+            if app.checkpoint().rated() && tokenizer.control_ids().contains(&token) {
+                let text = tokenizer.token_text(token).unwrap_or_default();
+                let message = format!(
+                    "'prompt' has the control token {text} ({token}) among its ids, which the server alone may set: ask \
+                     for a rating with 'safelmm.rating', for a conversation with /v1/chat/completions"
+                );
+                return Err(ApiError::parameter("prompt", message));
             }
+            Ok(token)
         })
         .collect()
 }

@@ -46,6 +46,12 @@ pub enum ApiError {
         /// What it could ask for.
         served: String,
     },
+    /// A page of another site, in a browser on this machine.
+    #[error(
+        "This server listens on this machine alone and answers programs and its own pages: the request came with \
+         '{0}'. Use the address that the server printed"
+    )]
+    ForeignSite(String),
     /// A store that this server does not have.
     #[error("The store '{0}' does not exist: no store is configured on this server")]
     UnknownStore(String),
@@ -119,11 +125,11 @@ impl ApiError {
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            ApiError::Parameter { .. }
-            | ApiError::NotJson(_)
-            | ApiError::BodyUnreadable
-            | ApiError::Policy { .. } => StatusCode::BAD_REQUEST,
+            ApiError::Parameter { .. } | ApiError::NotJson(_) | ApiError::BodyUnreadable | ApiError::Policy { .. } => {
+                StatusCode::BAD_REQUEST
+            }
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::ForeignSite(_) => StatusCode::FORBIDDEN,
             ApiError::UnknownModel { .. }
             | ApiError::UnknownStore(_)
             | ApiError::NoProvenance(_)
@@ -145,6 +151,7 @@ impl ApiError {
         match self {
             ApiError::Policy { .. } => Some("content_policy_violation"),
             ApiError::UnknownModel { .. } => Some("model_not_found"),
+            ApiError::ForeignSite(_) => Some("foreign_site"),
             ApiError::UnknownStore(_) => Some("store_not_found"),
             ApiError::NoProvenance(_) => Some("provenance_not_found"),
             ApiError::UnknownRoute(_) => Some("unknown_url"),

@@ -6,11 +6,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::fields::{Fields, describe};
+use super::fields::{Fields, describe, shortened};
 use crate::app::App;
 
-/// The highest guidance strength γ a request may ask for.
-const MAX_GUIDANCE: f32 = 10.0;
+/// The guidance strengths γ a request may ask for: less than 1 would weaken the rating.
+const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
 const NO_STORE: &str = "no store is configured on this server";
 
 /// What the answer will be used for; licenses of stored documents are judged by it.
@@ -88,8 +88,9 @@ fn take_rating(fields: &mut Fields, ceiling: Option<Rating>) -> Result<Option<Ra
 
 fn take_guidance(fields: &mut Fields, rated: bool) -> Result<f32, ApiError> {
     let guidance = fields.number("guidance")?.unwrap_or(1.0);
-    if !(0.0..=MAX_GUIDANCE).contains(&guidance) {
-        return Err(fields.error("guidance", format!("must be between 0 and {MAX_GUIDANCE}, found {guidance}")));
+    if !GUIDANCE.contains(&guidance) {
+        let (low, high) = (GUIDANCE.start(), GUIDANCE.end());
+        return Err(fields.error("guidance", format!("must be between {low} and {high}, found {guidance}")));
     }
     if guidance != 1.0 && !rated {
         return Err(fields.error("guidance", "cannot be honoured: this model was trained without ratings"));
@@ -109,7 +110,7 @@ fn take_use(fields: &mut Fields) -> Result<Use, ApiError> {
 fn refuse_stores(fields: &mut Fields) -> Result<(), ApiError> {
     match fields.list("stores")?.unwrap_or_default().into_iter().next() {
         None => {}
-        Some(Value::String(name)) => return Err(ApiError::UnknownStore(name)),
+        Some(Value::String(name)) => return Err(ApiError::UnknownStore(shortened(&name))),
         Some(other) => {
             return Err(fields.error("stores", format!("must be a list of strings, found {}", describe(&other))));
         }

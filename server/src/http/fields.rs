@@ -95,7 +95,7 @@ impl Fields {
     pub fn finish(self) -> Result<(), ApiError> {
         match self.map.keys().next() {
             Some(name) => {
-                let path = self.path(name);
+                let path = self.path(&shortened(name));
                 Err(ApiError::parameter(path.clone(), format!("unknown parameter '{path}'")))
             }
             None => Ok(()),
@@ -130,6 +130,15 @@ pub fn describe(value: &Value) -> String {
         Value::String(_) => "a string".into(),
         Value::Array(_) => "a list".into(),
         Value::Object(_) => "an object".into(),
+    }
+}
+
+/// What a client wrote, short enough to be said back and logged.
+pub fn shortened(text: &str) -> String {
+    const LONGEST: usize = 80;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -172,6 +181,7 @@ mod tests {
 
     #[test]
     fn wrong_types_are_named_with_what_was_expected() {
+        assert_eq!(shortened(&"ä".repeat(90)).chars().count(), 81);
         let mut body = fields(json!({"t": "hot", "n": 0, "big": 1e300, "half": 0.5}));
         let message = |error: ApiError| error.to_string();
         assert_eq!(message(body.number("t").unwrap_err()), "'t' must be a number, found \"hot\"");

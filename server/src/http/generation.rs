@@ -7,7 +7,7 @@ use tracing::Span;
 use super::answer::{Head, Running, Shape, Streaming, answer};
 use super::error::ApiError;
 use super::extension::Report;
-use super::fields::Fields;
+use super::fields::{Fields, shortened};
 use super::journal::Journal;
 use super::plan::Plan;
 use crate::app::{App, unix_time};
@@ -71,7 +71,7 @@ pub fn check_model(requested: String, app: &App) -> Result<(), ApiError> {
     if requested == app.model_name() {
         return Ok(());
     }
-    Err(ApiError::UnknownModel { requested, served: app.model_name().to_owned() })
+    Err(ApiError::UnknownModel { requested: shortened(&requested), served: app.model_name().to_owned() })
 }
 
 /// Puts a text through the policies, which add what they flag to `entries`.

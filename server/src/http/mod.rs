@@ -20,11 +20,12 @@ mod playground;
 mod tokens;
 
 mod observe;
+mod same_site;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 pub use error::ApiError;
@@ -53,6 +54,7 @@ pub fn router(app: App) -> Router {
             path: uri.path().to_owned(),
         })
         .layer(DefaultBodyLimit::max(app.server_config().max_body_bytes))
+        .layer(from_fn_with_state(app.clone(), same_site::same_site))
         .layer(from_fn(observe::observe))
         .with_state(app)
 }

@@ -1,6 +1,7 @@
 //! `GET /v1/models`, `/v1/models/{id}` and `/v1/models/{id}/provenance`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use safelmm_model::Rating;
 use serde::Serialize;
@@ -47,20 +48,26 @@ impl Model {
     }
 }
 
+type ModelId = Result<Path<String>, PathRejection>;
+
+fn read(id: ModelId) -> Result<String, ApiError> {
+    id.map(|Path(id)| id).map_err(|error| ApiError::parameter("id", error.body_text()))
+}
+
 /// The list of models, which has one.
 pub async fn list(State(app): State<App>) -> Json<Value> {
     Json(json!({"object": "list", "data": [Model::of(&app)]}))
 }
 
 /// The model, if the id is its own.
-pub async fn get(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Model>, ApiError> {
-    check_model(id, &app)?;
+pub async fn get(State(app): State<App>, id: ModelId) -> Result<Json<Model>, ApiError> {
+    check_model(read(id)?, &app)?;
     Ok(Json(Model::of(&app)))
 }
 
 /// Where the training text came from: `provenance.json` of the checkpoint.
-pub async fn provenance(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
-    check_model(id, &app)?;
+pub async fn provenance(State(app): State<App>, id: ModelId) -> Result<Json<Value>, ApiError> {
+    check_model(read(id)?, &app)?;
     match app.checkpoint().provenance() {
         Some(provenance) => Ok(Json(provenance.clone())),
         None => Err(ApiError::NoProvenance(app.model_name().to_owned())),

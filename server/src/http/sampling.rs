@@ -10,6 +10,10 @@ use super::fields::{Fields, describe, finite};
 const MAX_N: usize = 16;
 /// The most stop strings.
 const MAX_STOP: usize = 64;
+/// The longest stop string: the end of every answer is compared with it.
+const MAX_STOP_BYTES: usize = 256;
+/// The most tokens with a bias.
+const MAX_LOGIT_BIAS: usize = 1024;
 
 /// How the choices of one request are sampled.
 #[derive(Clone, Debug)]
@@ -94,6 +98,10 @@ fn take_stop(body: &mut Fields) -> Result<Vec<String>, ApiError> {
     }
     stop.into_iter()
         .map(|value| match value {
+            Value::String(text) if text.len() > MAX_STOP_BYTES => {
+                let found = text.len();
+                Err(body.error("stop", format!("has a string of {found} bytes: at most {MAX_STOP_BYTES} are possible")))
+            }
             Value::String(text) if !text.is_empty() => Ok(text),
             other => {
                 let message =
@@ -111,9 +119,14 @@ fn take_logit_bias(body: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
     let Value::Object(map) = value else {
         return Err(body.error("logit_bias", format!("{expected}, found {}", describe(&value))));
     };
+    if map.len() > MAX_LOGIT_BIAS {
+        let found = map.len();
+        return Err(body.error("logit_bias", format!("must name at most {MAX_LOGIT_BIAS} tokens, found {found}")));
+    }
     map.into_iter()
-        .map(|(key, value)| match (key.parse(), finite(&value)) {
-            (Ok(token), Some(bias)) => Ok((token, bias)),
+        .map(|(key, value)| match (key.parse::<u32>(), finite(&value)) {
+            // "5" and "005" would be two biases on one token.
+            (Ok(token), Some(bias)) if token.to_string() == key => Ok((token, bias)),
             _ => {
                 let found = format!("{}: {}", describe(&json!(key)), describe(&value));
                 Err(ApiError::parameter(path.clone(), format!("'{path}' {expected}, found {found}")))

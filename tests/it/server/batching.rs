@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::TestApp;
+use crate::support::{PATIENCE, TestApp};
 
 #[tokio::test]
 async fn an_answer_is_the_same_alone_and_in_a_batch() {
@@ -60,18 +60,17 @@ async fn a_client_that_leaves_frees_its_places_whether_it_streams_or_not() {
     drop(streaming);
     app.until_engine_has(0, 0).await;
 
-    let room = app.app.checkpoint().context_length() - 50;
-    let body = json!({"prompt": "The", "n": 16, "max_tokens": room, "ignore_eos": true});
-    let whole = app.client.post(format!("{}/v1/completions", app.base)).json(&body).timeout(Duration::from_millis(50));
-    assert!(whole.send().await.is_err_and(|error| error.is_timeout()));
+    let whole = app.client.post(format!("{}/v1/completions", app.base)).json(&app.endless());
+    let waiting = tokio::spawn(whole.send());
+    app.until_engine_has(4, 0).await;
+    waiting.abort();
     app.until_engine_has(0, 0).await;
 }
 
 #[tokio::test]
 async fn a_request_that_takes_too_long_gets_an_error() {
     let app = TestApp::with().request_timeout(Duration::from_millis(30)).max_batch(1).start().await;
-    let room = app.app.checkpoint().context_length() - 50;
-    let mut body = json!({"prompt": "The", "n": 16, "max_tokens": room, "ignore_eos": true});
+    let mut body = app.endless();
     let late = app.post("/v1/completions", body.clone()).await;
     assert_eq!(late.status(), 504);
     assert_eq!(late.headers()["x-should-retry"], "false");
@@ -81,4 +80,13 @@ async fn a_request_that_takes_too_long_gets_an_error() {
     let last = stream.trim_end().rsplit("\n\n").next().unwrap();
     assert!(last.starts_with("data: {\"error\":{") && last.contains("\"code\":\"timeout\""), "{last}");
     app.until_engine_has(0, 0).await;
+}
+
+#[tokio::test]
+async fn a_small_request_does_not_wait_for_all_of_a_large_one() {
+    let app = TestApp::with().max_batch(2).start().await;
+    let large = app.occupy().await;
+    let small = app.ok("/v1/completions", json!({"prompt": "The", "max_tokens": 1}));
+    tokio::time::timeout(PATIENCE, small).await.expect("the large request went first");
+    drop(large);
 }

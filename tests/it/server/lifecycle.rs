@@ -23,8 +23,8 @@ async fn a_running_answer_is_finished_before_the_server_ends() {
 #[tokio::test]
 async fn an_answer_that_outlasts_the_grace_period_is_cut_off_with_an_error() {
     let app = TestApp::with().max_batch(1).shutdown_grace(Duration::from_millis(20)).start().await;
-    let room = app.app.checkpoint().context_length() - 50;
-    let body = json!({"prompt": "The", "n": 16, "max_tokens": room, "ignore_eos": true, "stream": true});
+    let mut body = app.endless();
+    body["stream"] = json!(true);
     let stream = app.post("/v1/completions", body).await;
     app.until_engine_has(1, 0).await;
     app.ask_to_stop(Stop::Gracefully);

@@ -48,6 +48,24 @@ async fn control_tokens_in_text_are_text() {
 }
 
 #[tokio::test]
+async fn control_tokens_as_ids_are_refused_and_so_are_pages_of_other_sites() {
+    let app = TestApp::start().await;
+    for id in app.app.checkpoint().tokenizer.control_ids() {
+        let refused = app.post("/v1/completions", json!({"prompt": [300, id], "max_tokens": 1})).await;
+        assert_eq!(refused.status(), 400, "{id}");
+    }
+    for (name, value) in [("host", "evil.example"), ("origin", "http://evil.example")] {
+        let request = app.client.post(format!("{}/v1/completions", app.base)).header(name, value);
+        let refused = request.body(r#"{"prompt": "a"}"#).send().await.unwrap();
+        assert_eq!(refused.status(), 403);
+        assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "foreign_site");
+    }
+    let refused = app.get("/v1/models/%ff").await;
+    assert_eq!(refused.status(), 400);
+    assert_eq!(refused.json::<Value>().await.unwrap()["error"]["param"], "id");
+}
+
+#[tokio::test]
 async fn probes_answer() {
     let app = TestApp::start().await;
     for path in ["/health", "/livez", "/readyz"] {

@@ -1,0 +1,73 @@
+//! Who may talk to a server that listens on this machine alone: programs on it, and its own pages.
+//!
+//! A browser carries requests of any web page to 127.0.0.1: directly, and under a host name that its owner points here
+//! (DNS rebinding). Without keys nothing else would stop such a page from using the model and reading its answers.
+
+use std::net::IpAddr;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::fields::shortened;
+use crate::app::App;
+
+/// Refuses requests of foreign pages on a loopback address.
+pub async fn same_site(State(app): State<App>, request: Request, next: Next) -> Response {
+    if app.server_config().listen.ip().is_loopback()
+        && let Some(foreign) = foreign(request.headers())
+    {
+        return ApiError::ForeignSite(shortened(&foreign)).into_response();
+    }
+    next.run(request).await
+}
+
+/// The header that gives a foreign page away. A request without `Host` or `Origin` comes from no browser.
+fn foreign(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let host = text(header::HOST);
+    if let Some(host) = host.clone().filter(|host| !is_this_machine(host)) {
+        return Some(format!("Host: {host}"));
+    }
+    let origin = text(header::ORIGIN)?;
+    let own = host.is_some_and(|host| origin == format!("http://{host}"));
+    (!own).then(|| format!("Origin: {origin}"))
+}
+
+fn is_this_machine(host: &str) -> bool {
+    let Ok(uri) = format!("http://{host}/").parse::<Uri>() else { return false };
+    let name = uri.host().unwrap_or_default();
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_of_this_server_and_programs_pass_and_others_do_not() {
+        let found = |host: Option<&str>, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(header::HOST, host), (header::ORIGIN, origin)] {
+                if let Some(value) = value {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            foreign(&headers)
+        };
+        for host in ["127.0.0.1:8080", "localhost:8080", "LOCALHOST", "[::1]:8080", "127.1.2.3"] {
+            assert_eq!(found(Some(host), None), None, "{host}");
+            assert_eq!(found(Some(host), Some(&format!("http://{host}"))), None, "{host}");
+        }
+        assert_eq!(found(None, None), None);
+        for host in ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8080", "10.0.0.1", "a b", ""] {
+            assert!(found(Some(host), None).is_some(), "{host}");
+        }
+        for origin in ["http://evil.example", "null", "http://127.0.0.1:9", "https://127.0.0.1:8080"] {
+            assert!(found(Some("127.0.0.1:8080"), Some(origin)).is_some(), "{origin}");
+        }
+    }
+}

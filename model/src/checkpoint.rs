@@ -166,7 +166,7 @@ pub enum CheckpointError {
         /// Its name.
         tensor: String,
         /// Why.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
 }
 
@@ -482,7 +482,7 @@ impl ParameterSource for Weights<'_> {
         Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| CheckpointError::Tensor {
             file: file(),
             tensor: tensor(),
-            source: e,
+            source: Box::new(e),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Damaged and foreign checkpoint folders: each gets an error that names the file, the tensor and what was expected.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

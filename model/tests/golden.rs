@@ -1,6 +1,8 @@
 //! Logits and greedy continuations of small random checkpoints of every family, compared with those of the
 //! `transformers` library (`tests/fixtures/README.md` says how the files are made).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! The decoder as a function to train: every parameter of every family has a gradient, and it is the right one.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,6 +1,8 @@
 //! Token ids, decoded text and rendered conversations, compared with the `transformers` library
 //! (`tests/fixtures/README.md` says how the files are made).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
 use std::path::Path;
 
 use safelmm_model::{ChatMessage, Tokenizer, TokenizerError, TokenizerParts};

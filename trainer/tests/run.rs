@@ -1,5 +1,7 @@
 //! A whole run in small: documents → data → training, interrupted and resumed → checkpoint → text.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

@@ -5,6 +5,7 @@
 mod client;
 mod openai_client;
 mod playground;
+mod readme;
 mod rules;
 mod server;
 mod support;

@@ -26,7 +26,7 @@ async fn the_openai_client_works_unmodified() {
 }
 
 /// The interpreter of a virtual environment that has the package, or why there is none.
-fn python_with_openai() -> Result<PathBuf, String> {
+pub fn python_with_openai() -> Result<PathBuf, String> {
     if let Some(venv) = std::env::var_os("SAFELMM_TEST_VENV") {
         let python = PathBuf::from(venv).join("bin/python");
         // Asked for by name: a venv without the package is an error, not a reason to skip.

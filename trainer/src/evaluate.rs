@@ -66,8 +66,12 @@ pub struct RatingControl {
     pub samples: usize,
     /// Tokens of each text, at most.
     pub tokens: usize,
-    /// Sampling temperature.
+    /// Sampling temperature: the one that the checkpoint proposes, as a server uses it.
     pub temperature: f32,
+    /// Probability mass that is sampled from: likewise.
+    pub top_p: f32,
+    /// The guidance of the guided texts.
+    pub guidance: f32,
     /// The openings that the texts continue, in turn.
     pub openings: Vec<String>,
     /// For each ceiling, the share above it.
@@ -79,14 +83,11 @@ pub struct RatingControl {
 pub struct AboveCeiling {
     /// Generated with the ceiling's rating token.
     pub conditioned: f64,
-    /// With the rating token and guidance of [`GUIDANCE`].
+    /// With the rating token and guidance.
     pub guided: f64,
     /// Generated without any rating token.
     pub unconditioned: f64,
 }
-
-/// The guidance measured beside plain conditioning.
-pub const GUIDANCE: f32 = 1.5;
 
 /// Openings of the generated texts; they say nothing of what may follow.
 const OPENINGS: [&str; 8] = [
@@ -194,7 +195,7 @@ pub fn measure_bits(
     })
 }
 
-/// Generates `samples` texts for each rating, guided, conditioned and not, and rates them by the documented rule.
+/// Generates `samples` texts for each rating, with guidance, conditioned and not, and rates them by the documented rule.
 ///
 /// # Errors
 /// Those of generation.
@@ -202,10 +203,12 @@ pub fn measure_control(
     checkpoint: &Checkpoint,
     samples: usize,
     tokens: usize,
+    guidance: f32,
     seed: u64,
     report: &mut Report,
 ) -> Result<RatingControl, GenerateError> {
-    const TEMPERATURE: f32 = 1.0;
+    let proposed = &checkpoint.generation;
+    let (temperature, top_p) = (proposed.temperature.unwrap_or(1.0), proposed.top_p.unwrap_or(1.0));
     let mut generate = |rating: Option<Rating>, guidance: f32| -> Result<Vec<Rating>, GenerateError> {
         let mut ratings = Vec::with_capacity(samples);
         while ratings.len() < samples {
@@ -213,7 +216,8 @@ pub fn measure_control(
             let requests = batch.map(|i| {
                 let prompt = checkpoint.tokenizer.encode(OPENINGS[i % OPENINGS.len()], false)?;
                 let sampling = SamplingParams {
-                    temperature: TEMPERATURE,
+                    temperature,
+                    top_p,
                     seed: Some(seed.wrapping_add(i as u64)),
                     ..SamplingParams::default()
                 };
@@ -234,11 +238,11 @@ pub fn measure_control(
     let mut above_ceiling = BTreeMap::new();
     for rating in Rating::ALL {
         let conditioned = above(&generate(Some(rating), 1.0)?, rating);
-        let guided = above(&generate(Some(rating), GUIDANCE)?, rating);
+        let guided = above(&generate(Some(rating), guidance)?, rating);
         above_ceiling.insert(rating, AboveCeiling { conditioned, guided, unconditioned: above(&free, rating) });
     }
     let openings = OPENINGS.map(str::to_owned).to_vec();
-    Ok(RatingControl { samples, tokens, temperature: TEMPERATURE, openings, above_ceiling })
+    Ok(RatingControl { samples, tokens, temperature, top_p, guidance, openings, above_ceiling })
 }
 
 /// Runs the requests as one batch; each text begins with its opening.

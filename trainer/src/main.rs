@@ -13,6 +13,7 @@ use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{Evaluation, measure_bits, measure_control};
 use safelmm_trainer::export::export;
 use safelmm_trainer::pretrain::{Outcome, pretrain, read_sources};
+use safelmm_trainer::rating::rate;
 use safelmm_trainer::report::Report;
 
 // Keeps freed memory: a training step allocates the same large buffers again and again.
@@ -70,10 +71,15 @@ enum Command {
         /// Tokens of each text.
         #[arg(long, default_value_t = 160, value_parser = at_least_one)]
         tokens: usize,
+        /// Guidance of the guided texts.
+        #[arg(long, default_value_t = 3.0)]
+        guidance: f32,
         /// Seed of the texts.
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Judge the text on standard input by the rating rule, and say which words decided.
+    Rate,
     /// Write the newest checkpoint of a run as a folder that the server opens.
     Export {
         /// Prepared data.
@@ -125,9 +131,17 @@ fn main() -> Result<()> {
                 }
             }
         }
-        Command::Eval { checkpoint, data, samples, tokens, seed } => {
-            let evaluation = evaluate(&checkpoint, &data, samples, tokens, seed, &mut report)?;
+        Command::Eval { checkpoint, data, samples, tokens, guidance, seed } => {
+            let control = Control { samples, tokens, guidance, seed };
+            let evaluation = evaluate(&checkpoint, &data, &control, &mut report)?;
             println!("{}", serde_json::to_string_pretty(&evaluation)?);
+        }
+        Command::Rate => {
+            let judgement = rate(&std::io::read_to_string(std::io::stdin())?);
+            println!("{} ({} words)", judgement.rating, judgement.words);
+            for f in judgement.findings {
+                println!("{}\t{:?}\t{}\t{} times", f.severity, f.category, f.term, f.count);
+            }
         }
         Command::Export { data, run, out } => {
             export(&data, &run, &out)?;
@@ -141,15 +155,16 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| *n > 0).ok_or_else(|| "expected a number of at least 1".to_owned())
 }
 
-/// Measures, and writes the figures into the checkpoint's card.
-fn evaluate(
-    folder: &Path,
-    data: &Path,
+/// How rating control is measured.
+struct Control {
     samples: usize,
     tokens: usize,
+    guidance: f32,
     seed: u64,
-    report: &mut Report,
-) -> Result<Evaluation> {
+}
+
+/// Measures, and writes the figures into the checkpoint's card.
+fn evaluate(folder: &Path, data: &Path, control: &Control, report: &mut Report) -> Result<Evaluation> {
     let checkpoint = Checkpoint::open(folder)?;
     let mut card =
         checkpoint.card().context("the checkpoint has no safelmm.json: it was not trained with ratings")?.clone();
@@ -166,8 +181,9 @@ fn evaluate(
     let heldout = Dataset::read(&data.join("heldout.safetensors"))?;
     ensure!(!heldout.passages.is_empty(), "{}: no held-out passage: data.heldout is 0", data.display());
     let bits_per_byte = measure_bits(&sources.config, &checkpoint, &train, &heldout, &names, report)?;
-    let rating_control = measure_control(&checkpoint, samples, tokens, seed, report)?;
-    let evaluation = Evaluation { seed, bits_per_byte, rating_control };
+    let rating_control =
+        measure_control(&checkpoint, control.samples, control.tokens, control.guidance, control.seed, report)?;
+    let evaluation = Evaluation { seed: control.seed, bits_per_byte, rating_control };
     card.evaluation = serde_json::to_value(&evaluation)?;
     data::write_json(&folder.join("safelmm.json"), &card)?;
     Ok(evaluation)

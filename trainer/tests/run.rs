@@ -143,7 +143,7 @@ fn from_documents_to_a_served_text() {
     let names: Vec<String> = sources.sources.iter().map(|s| s.source.clone()).collect();
     let bits = measure_bits(&config, &checkpoint, &train, &heldout, &names, &mut report).unwrap();
     assert!(bits.model < bits.untrained && bits.five_gram < bits.untrained, "{bits:?}");
-    let control = measure_control(&checkpoint, 2, 4, 1, &mut report).unwrap();
+    let control = measure_control(&checkpoint, 2, 4, 2.0, 1, &mut report).unwrap();
     assert_eq!(control.above_ceiling[&Rating::X].unconditioned, 0.0);
 }
 

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proptest::prelude::*;
 use safelmm_model::Checkpoint;
 use safelmm_model::checkpoint::open_decoder;
 use safetensors::SafeTensors;
@@ -196,4 +197,28 @@ fn shards_that_are_missing_truncated_or_elsewhere() {
 fn json_usize(file: &Path, key: &str) -> usize {
     let json: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     json[key].as_u64().unwrap() as usize
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever bytes are changed, the folder is opened or refused: nothing panics, nothing hangs.
+    #[test]
+    fn any_damage_ends_in_a_model_or_an_error(
+        file in prop::sample::select(vec!["config.json", "model.safetensors"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        in_header in any::<bool>(),
+    ) {
+        let folder = copy("llama");
+        let path = folder.path().join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        let reach = if in_header { bytes.len().min(400) } else { bytes.len() };
+        for (place, byte) in changes {
+            bytes[place.index(reach)] = byte;
+        }
+        fs::write(&path, bytes).unwrap();
+        if let Err(error) = open_decoder(folder.path()) {
+            prop_assert!(error.to_string().contains(file) || error.to_string().contains("model.safetensors"), "{}", error);
+        }
+    }
 }

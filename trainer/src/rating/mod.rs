@@ -39,8 +39,8 @@
 //!
 //! # Stories
 //!
-//! [`StoryGenerator`] writes stories and chats whose rating under this rule is known, in equal number for each
-//! rating, which no natural corpus offers: most of what is free to train on is G or PG.
+//! [`StoryGenerator`] writes stories whose rating under this rule is known, and chats that stay at or below theirs, in
+//! equal number for each rating, which no natural corpus offers: most of what is free to train on is G or PG.
 
 mod scan;
 

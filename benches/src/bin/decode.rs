@@ -11,6 +11,10 @@ use clap::Parser;
 use safelmm_benches::median;
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, step};
 
+// The server's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Args {
     /// A Python with torch and transformers; without one, our own figures alone are printed

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{KvCache, ParameterSource, Result, project};
+use super::{KvCache, ParameterSource, Projection, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
 
@@ -20,8 +20,8 @@ impl Linear {
     }
 
     /// [rows, in] → [rows, out]
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = project(x, &self.weight)?;
+    fn forward(&self, x: &Tensor, projection: Projection) -> Result<Tensor> {
+        let y = projection.apply(x, &self.weight)?;
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),
@@ -50,6 +50,8 @@ pub(super) struct Context<'a> {
     pub rotation: &'a Rotation,
     /// Sequences inside the packed rows.
     pub spans: &'a [Span],
+    /// How rows are projected.
+    pub projection: Projection,
 }
 
 impl Layer {
@@ -98,16 +100,16 @@ impl Layer {
         let eps = context.config.rms_norm_eps;
         if context.config.post_norm() {
             let x = (x + rms_norm(&self.attention(x, index, context, caches)?, &self.attention_norm, eps)?)?;
-            &x + rms_norm(&self.feed_forward(&x)?, &self.mlp_norm, eps)?
+            &x + rms_norm(&self.feed_forward(&x, context.projection)?, &self.mlp_norm, eps)?
         } else {
             let h = rms_norm(x, &self.attention_norm, eps)?;
             let x = (x + self.attention(&h, index, context, caches)?)?;
-            &x + self.feed_forward(&rms_norm(&x, &self.mlp_norm, eps)?)?
+            &x + self.feed_forward(&rms_norm(&x, &self.mlp_norm, eps)?, context.projection)?
         }
     }
 
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+    fn feed_forward(&self, x: &Tensor, by: Projection) -> Result<Tensor> {
+        self.down.forward(&swiglu(&self.gate.forward(x, by)?, &self.up.forward(x, by)?)?, by)
     }
 
     fn attention(
@@ -118,10 +120,10 @@ impl Layer {
         caches: &mut [Option<&mut KvCache>],
     ) -> Result<Tensor> {
         let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
-        let rows = x.dim(0)?;
-        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
-        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
-        let v = self.v.forward(x)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
+        let (rows, by) = (x.dim(0)?, context.projection);
+        let q = self.normed(self.q.forward(x, by)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
+        let k = self.normed(self.k.forward(x, by)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
+        let v = self.v.forward(x, by)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
         let (q, k) = (rope(&q, context.rotation)?, rope(&k, context.rotation)?);
         let window = context.config.windows[index];
         let out = if caches.iter().all(Option::is_none) {
@@ -142,7 +144,7 @@ impl Layer {
                 many => Tensor::cat(many, 0)?,
             }
         };
-        self.o.forward(&out.reshape((rows, n_heads * d))?)
+        self.o.forward(&out.reshape((rows, n_heads * d))?, by)
     }
 
     /// Normalises a projection as the family does and splits it into heads: [rows, heads · d] → [rows, heads, d].

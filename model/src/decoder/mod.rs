@@ -13,7 +13,7 @@ pub use cache::KvCache;
 use layer::{Context, Layer};
 
 use crate::config::Config;
-use crate::ops::{Span, rms_norm};
+use crate::ops::{Span, project_rows, rms_norm};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
 
@@ -34,17 +34,28 @@ pub struct Segment<'a> {
     pub cache: Option<&'a mut KvCache>,
 }
 
-/// x · Wᵀ: [rows, in] → [rows, out].
-///
-/// A row's result must not depend on its company, or an answer would change with the requests beside it. The matrix
-/// library sums in another order where there is one row, and where the result has at most 256 elements: fewer rows than
-/// that are filled up with zeros.
-fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    const SMALL: usize = 16 * 16;
-    let (rows, least) = (x.dim(0)?, (SMALL / weight.dim(0)? + 1).max(2));
-    match rows < least {
-        true => x.pad_with_zeros(0, 0, least - rows)?.matmul(&weight.t()?)?.narrow(0, 0, rows),
-        false => x.matmul(&weight.t()?),
+/// How the rows of a pass are projected: what makes a row's result the same bit for bit in any company.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Projection {
+    /// Sequences that go on by one token: a product of its own for each row.
+    Rows,
+    /// Whole sequences, prompts and training: the matrix library. It sums in another order where the result has at most
+    /// 256 elements; fewer rows than that are filled up with zeros.
+    Matrix,
+}
+
+impl Projection {
+    /// x · Wᵀ: [rows, in] → [rows, out].
+    fn apply(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        const SMALL: usize = 16 * 16;
+        let (rows, least) = (x.dim(0)?, (SMALL / weight.dim(0)? + 1).max(2));
+        match self {
+            Projection::Rows => project_rows(x, weight),
+            Projection::Matrix if rows < least => {
+                x.pad_with_zeros(0, 0, least - rows)?.matmul(&weight.t()?)?.narrow(0, 0, rows)
+            }
+            Projection::Matrix => x.matmul(&weight.t()?),
+        }
     }
 }
 
@@ -91,18 +102,48 @@ impl Decoder {
     /// # Errors
     /// An empty segment, a token outside the vocabulary, or a cache without room for the new tokens.
     pub fn forward(&self, segments: &mut [Segment<'_>]) -> Result<Tensor> {
+        for segment in segments.iter() {
+            self.check(segment)?;
+        }
+        // Sequences that go on by one token, and the others, are two passes: see `Projection`.
+        let goes_on = |segment: &Segment<'_>| segment.tokens.len() == 1 && segment.cache.is_some();
+        let mut row = 0;
+        let mut passes = [(Projection::Rows, Vec::new(), Vec::new()), (Projection::Matrix, Vec::new(), Vec::new())];
+        for segment in segments {
+            let (_, members, rows) = &mut passes[usize::from(!goes_on(segment))];
+            rows.extend(row..row + segment.tokens.len() as u32);
+            row += segment.tokens.len() as u32;
+            members.push(segment);
+        }
+        let mut results = Vec::new();
+        let mut order = vec![0_u32; row as usize];
+        let mut place = 0;
+        for (projection, mut members, rows) in passes.into_iter().filter(|(_, members, _)| !members.is_empty()) {
+            results.push(self.pass(&mut members, projection)?);
+            for row in rows {
+                order[row as usize] = place;
+                place += 1;
+            }
+        }
+        match &results[..] {
+            [one] => Ok(one.clone()),
+            both => Tensor::cat(both, 0)?.index_select(&Tensor::from_vec(order, row as usize, self.device())?, 0),
+        }
+    }
+
+    /// One pass over segments of one kind, which have been checked.
+    fn pass(&self, segments: &mut [&mut Segment<'_>], projection: Projection) -> Result<Tensor> {
         let mut tokens = Vec::new();
         let mut spans = Vec::with_capacity(segments.len());
         let mut sequences = Vec::with_capacity(segments.len());
         for segment in segments.iter() {
-            self.check(segment)?;
             let rows = tokens.len()..tokens.len() + segment.tokens.len();
             tokens.extend_from_slice(segment.tokens);
             sequences.push((segment.cache.as_ref().map_or(0, |c| c.len()), segment.tokens.len()));
             spans.push(Span { queries: rows.clone(), keys: rows });
         }
         let rotation = positions::rotation(&self.config.rope, self.config.head_dim, &sequences);
-        let context = Context { config: &self.config, rotation: &rotation, spans: &spans };
+        let context = Context { config: &self.config, rotation: &rotation, spans: &spans, projection };
         let mut caches: Vec<_> = segments.iter_mut().map(|s| s.cache.as_deref_mut()).collect();
         let rows = tokens.len();
         let mut x = self.embedding.index_select(&Tensor::from_vec(tokens, rows, self.device())?, 0)?; // [rows, hidden]
@@ -117,9 +158,10 @@ impl Decoder {
         rms_norm(&x, &self.norm, self.config.rms_norm_eps)
     }
 
-    /// Logits of hidden states: [rows, hidden] → [rows, vocab].
+    /// Logits of hidden states: [rows, hidden] → [rows, vocab]. No gradient goes through; training has
+    /// [`cross_entropy`](crate::ops::cross_entropy).
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        project(hidden, self.head())
+        Projection::Rows.apply(hidden, self.head())
     }
 
     fn check(&self, segment: &Segment<'_>) -> Result<()> {

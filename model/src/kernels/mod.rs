@@ -7,5 +7,5 @@ mod matrix;
 mod rows;
 
 pub use matrix::{Matrix, MatrixMut, Threads, matmul};
-pub use rows::{dot, softmax_row, softmax_row_grad, swiglu_row, swiglu_row_grad, target_log_prob};
+pub use rows::{dot, products, softmax_row, softmax_row_grad, swiglu_row, swiglu_row_grad, target_log_prob};
 pub use rows::{rms_norm_row, rms_norm_row_grad};

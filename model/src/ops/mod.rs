@@ -5,6 +5,7 @@
 
 mod attention;
 mod cross_entropy;
+mod project;
 pub mod reference;
 mod rms_norm;
 mod rope;
@@ -14,6 +15,7 @@ mod types;
 
 pub use attention::attention;
 pub use cross_entropy::{cross_entropy, token_log_probs};
+pub use project::project_rows;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub use swiglu::swiglu;

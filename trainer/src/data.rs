@@ -93,7 +93,22 @@ pub struct Sources {
     pub filters: Vec<String>,
 }
 
-/// Why data cannot be prepared.
+impl Sources {
+    /// Reads the record of prepared data; also returns its SHA-256, which, since it names the hash of every source,
+    /// stands for the data.
+    ///
+    /// # Errors
+    /// When it is missing or damaged.
+    pub fn read(data: &Path) -> Result<(Sources, String), DataError> {
+        let file = data.join("sources.json");
+        let error = |source| DataError::File { file: file.clone(), source };
+        let bytes = fs::read(&file).map_err(error)?;
+        let sources = serde_json::from_slice(&bytes).map_err(|e| error(e.into()))?;
+        Ok((sources, hex(&Sha256::digest(bytes))))
+    }
+}
+
+/// Why data cannot be prepared or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A source cannot be read.

@@ -11,8 +11,7 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
-use crate::data::{Sources, hex};
-use crate::pretrain::{PretrainError, data_hash, read_sources};
+use crate::data::{DataError, Sources, hex};
 use crate::run_state::{self, Saved, StateError};
 use crate::tokenizer::{self, END_OF_TEXT, MESSAGE_END, control_id};
 
@@ -43,7 +42,7 @@ pub enum ExportError {
     State(#[from] StateError),
     /// The prepared data cannot be read.
     #[error(transparent)]
-    Data(#[from] PretrainError),
+    Data(#[from] DataError),
 }
 
 /// Writes the newest checkpoint of `run` to the folder `out`, with weights in bf16, the tokenizer of the prepared data
@@ -53,11 +52,11 @@ pub enum ExportError {
 /// Names the file; other prepared data than the run's is refused.
 pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
     let newest = run_state::checkpoints(run)?.pop().ok_or_else(|| ExportError::NoCheckpoint(run.to_owned()))?;
-    let saved = Saved::read(&newest)?;
-    if saved.data != data_hash(data)? {
+    let (saved, (sources, data_hash)) = (Saved::read(&newest)?, Sources::read(data)?);
+    if saved.data != data_hash {
         return Err(StateError::OtherData { folder: newest }.into());
     }
-    let (config, sources) = (&saved.config, read_sources(data)?);
+    let config = &saved.config;
     let error = |file: &Path| {
         let file = file.to_owned();
         move |source| ExportError::File { file, source }

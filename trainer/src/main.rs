@@ -8,11 +8,11 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use safelmm_model::Checkpoint;
 use safelmm_trainer::config::RunConfig;
-use safelmm_trainer::data;
+use safelmm_trainer::data::{self, Sources};
 use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{Evaluation, measure_bits, measure_control};
 use safelmm_trainer::export::export;
-use safelmm_trainer::pretrain::{Outcome, pretrain, read_sources};
+use safelmm_trainer::pretrain::{Outcome, pretrain};
 use safelmm_trainer::rating::rate;
 use safelmm_trainer::report::Report;
 
@@ -168,7 +168,7 @@ fn evaluate(folder: &Path, data: &Path, control: &Control, report: &mut Report) 
     let checkpoint = Checkpoint::open(folder)?;
     let mut card =
         checkpoint.card().context("the checkpoint has no safelmm.json: it was not trained with ratings")?.clone();
-    let sources = read_sources(data)?;
+    let (sources, _) = Sources::read(data)?;
     let tokenizer = |folder: &Path| std::fs::read(folder.join("tokenizer.json"));
     ensure!(
         tokenizer(folder)? == tokenizer(data)?,

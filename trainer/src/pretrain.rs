@@ -11,11 +11,10 @@ use safelmm_model::ops::cross_entropy;
 use safelmm_model::{Decoder, Segment};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use crate::config::RunConfig;
-use crate::data::{Sources, hex};
-use crate::dataset::{Dataset, Order, Passage};
+use crate::data::{DataError, Sources};
+use crate::dataset::{Dataset, DatasetError, Order, Passage};
 use crate::evaluate::{bits_per_byte, nats};
 use crate::framing::frame;
 use crate::optimizer::{AdamW, accumulate, learning_rate, norm};
@@ -26,9 +25,12 @@ use crate::run_state::{self, Progress, StateError};
 /// Why a run stopped before its end.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainError {
-    /// The prepared data cannot be read.
+    /// The record of the prepared data cannot be read.
     #[error(transparent)]
-    Dataset(#[from] crate::dataset::DatasetError),
+    Data(#[from] DataError),
+    /// The prepared passages cannot be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     State(#[from] StateError),
@@ -114,7 +116,8 @@ fn next_batch(config: &RunConfig, data: &Dataset, order: &mut Order, at: &mut Pr
     batch
 }
 
-/// Trains, or goes on training, in the folder `run` with the prepared data of `data`. Checkpoints and `log.jsonl` come to lie there. `stop` asks for a checkpoint and an end after the current step.
+/// Trains, or goes on training, in the folder `run` with the prepared data of `data`. Checkpoints and `log.jsonl` come
+/// to lie there. `stop` asks for a checkpoint and an end after the current step.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
@@ -140,7 +143,7 @@ fn train_loop(
         let path = path.display().to_string();
         move |e: io::Error| PretrainError::File(path, e)
     };
-    let (sources, data_hash) = (read_sources(data)?, data_hash(data)?);
+    let (sources, data_hash) = Sources::read(data)?;
     for (section, same) in [
         ("data", sources.config.data == config.data),
         ("tokenizer", sources.config.tokenizer == config.tokenizer),
@@ -254,26 +257,6 @@ fn keep_log_until(log: &Path, step: usize) -> io::Result<()> {
     let beside = log.with_extension("jsonl.part");
     fs::write(&beside, kept)?;
     fs::rename(beside, log)
-}
-
-/// SHA-256 of the record of prepared data, which names the hash of every source.
-///
-/// # Errors
-/// When it cannot be read.
-pub fn data_hash(data: &Path) -> Result<String, PretrainError> {
-    let path = data.join("sources.json");
-    let bytes = fs::read(&path).map_err(|e| PretrainError::File(path.display().to_string(), e))?;
-    Ok(hex(&Sha256::digest(bytes)))
-}
-
-/// `sources.json` of prepared data.
-///
-/// # Errors
-/// When it is missing or damaged.
-pub fn read_sources(data: &Path) -> Result<Sources, PretrainError> {
-    let path = data.join("sources.json");
-    let error = |e: io::Error| PretrainError::File(path.display().to_string(), e);
-    serde_json::from_slice(&fs::read(&path).map_err(error)?).map_err(|e| error(e.into()))
 }
 
 /// One forward and backward pass; adds to `gradients` and returns (mean negative log-likelihood, z-loss).

@@ -8,11 +8,11 @@ use std::sync::atomic::AtomicBool;
 
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, step};
 use safelmm_trainer::config::RunConfig;
-use safelmm_trainer::data::{DataError, prepare};
+use safelmm_trainer::data::{DataError, Sources, prepare};
 use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{measure_bits, measure_control};
 use safelmm_trainer::export::export;
-use safelmm_trainer::pretrain::{Outcome, PretrainError, pretrain, read_sources};
+use safelmm_trainer::pretrain::{Outcome, PretrainError, pretrain};
 use safelmm_trainer::rating::StoryGenerator;
 use safelmm_trainer::report::Report;
 use safelmm_trainer::run_state::checkpoints;
@@ -100,7 +100,7 @@ fn from_documents_to_a_served_text() {
     assert_eq!(documents.documents + documents.heldout_documents, 12, "{documents:?}");
     assert_eq!(documents.left_out["license CC-BY-NC-4.0"], 6);
     assert_eq!(documents.left_out["license GPL-3.0-only"], 6);
-    assert_eq!(read_sources(&data).unwrap().sources[0].sha256, documents.sha256);
+    assert_eq!(Sources::read(&data).unwrap().0.sources[0].sha256, documents.sha256);
     let train = Dataset::read(&data.join("train.safetensors")).unwrap();
     let heldout = Dataset::read(&data.join("heldout.safetensors")).unwrap();
     assert!(heldout.passages.iter().any(|p| p.source == 0), "whole documents are held out");

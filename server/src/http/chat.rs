@@ -7,13 +7,11 @@ use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::answer::{Shape, Streaming};
+use super::answer::Shape;
 use super::error::ApiError;
-use super::extension::{Extension, Report};
 use super::fields::{Fields, describe, shortened};
-use super::generation::{Prepared, generate, screen, take_model, take_user};
-use super::plan::{Length, Plan, Prompts};
-use super::sampling::Sampling;
+use super::generation::{Prepared, Shared, generate, screen};
+use super::plan::{Length, Prompts};
 use crate::app::App;
 
 /// Parameters of the OpenAI API that this server knows and cannot honour: name, neutral value, reason.
@@ -35,11 +33,7 @@ pub async fn chat_completions(State(app): State<App>, body: Fields) -> Result<Re
 }
 
 fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
-    take_model(&mut body, app)?;
-    take_user(&mut body)?;
-    let streaming = Streaming::take(&mut body)?;
-    let extension = Extension::take(&mut body, app)?;
-    let sampling = Sampling::take(&mut body, app.checkpoint())?;
+    let shared = Shared::take(&mut body, app)?;
     let length = take_length(&mut body)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
     let messages = body.list("messages")?.ok_or_else(|| body.error("messages", "is missing"))?;
     for (name, neutral, reason) in &UNSUPPORTED {
@@ -49,8 +43,7 @@ fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
     body.finish()?;
     let mut policy = Vec::new();
     let tokens = vec![encode(messages, app, &mut policy)?];
-    let plan = Plan::new(app, Prompts { tokens, param: "messages" }, length, &sampling, extension)?;
-    Ok(Prepared { plan, streaming, report: Report::new(extension, policy) })
+    shared.prepare(app, Prompts { tokens, param: "messages" }, length, policy)
 }
 
 /// `max_completion_tokens`, or `max_tokens` as it was called before.

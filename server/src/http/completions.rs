@@ -7,13 +7,11 @@ use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::answer::{Shape, Streaming};
+use super::answer::Shape;
 use super::error::ApiError;
-use super::extension::{Extension, Report};
 use super::fields::{Fields, describe};
-use super::generation::{Prepared, generate, screen, take_model, take_user};
-use super::plan::{Length, Plan, Prompts};
-use super::sampling::Sampling;
+use super::generation::{Prepared, Shared, generate, screen};
+use super::plan::{Length, Prompts};
 use crate::app::App;
 
 /// The default of the OpenAI API.
@@ -26,22 +24,17 @@ pub async fn completions(State(app): State<App>, body: Fields) -> Result<Respons
 }
 
 fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
-    take_model(&mut body, app)?;
-    take_user(&mut body)?;
-    let streaming = Streaming::take(&mut body)?;
-    let extension = Extension::take(&mut body, app)?;
-    let sampling = Sampling::take(&mut body, app.checkpoint())?;
+    let shared = Shared::take(&mut body, app)?;
     let length = body.count("max_tokens", 1)?.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
     let prompt = body.take("prompt").ok_or_else(|| body.error("prompt", "is missing"))?;
-    refuse_best_of(&mut body, sampling.n)?;
+    refuse_best_of(&mut body, shared.sampling.n)?;
     body.refuse("echo", &json!(false), "this server does not repeat the prompt")?;
     body.refuse("logprobs", &Value::Null, NO_LOGPROBS)?;
     body.refuse("suffix", &Value::Null, "the model continues text and does not fill gaps")?;
     body.finish()?;
     let mut policy = Vec::new();
     let tokens = read_prompts(prompt, app, &mut policy)?;
-    let plan = Plan::new(app, Prompts { tokens, param: "prompt" }, length, &sampling, extension)?;
-    Ok(Prepared { plan, streaming, report: Report::new(extension, policy) })
+    shared.prepare(app, Prompts { tokens, param: "prompt" }, length, policy)
 }
 
 /// `best_of` equal to `n` asks for nothing more than `n`.

@@ -6,10 +6,11 @@ use tracing::Span;
 
 use super::answer::{Head, Running, Shape, Streaming, answer};
 use super::error::ApiError;
-use super::extension::Report;
+use super::extension::{Extension, Report};
 use super::fields::{Fields, shortened};
 use super::journal::Journal;
-use super::plan::Plan;
+use super::plan::{Length, Plan, Prompts};
+use super::sampling::Sampling;
 use crate::app::{App, unix_time};
 
 /// The longest `user`: it stands in every log line of the request.
@@ -23,6 +24,39 @@ pub struct Prepared {
     pub streaming: Streaming,
     /// What the answer says under `safelmm`.
     pub report: Report,
+}
+
+/// The fields that completions and chat completions share.
+pub struct Shared {
+    streaming: Streaming,
+    extension: Extension,
+    /// How choices are sampled.
+    pub sampling: Sampling,
+}
+
+impl Shared {
+    /// Takes them out of a body.
+    pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
+        take_model(body, app)?;
+        take_user(body)?;
+        Ok(Shared {
+            streaming: Streaming::take(body)?,
+            extension: Extension::take(body, app)?,
+            sampling: Sampling::take(body, app.checkpoint())?,
+        })
+    }
+
+    /// What the engine will run for these prompts; `policy` is what the policies found in them.
+    pub fn prepare(
+        self,
+        app: &App,
+        prompts: Prompts,
+        length: Length,
+        policy: Vec<Entry>,
+    ) -> Result<Prepared, ApiError> {
+        let plan = Plan::new(app, prompts, length, &self.sampling, self.extension)?;
+        Ok(Prepared { plan, streaming: self.streaming, report: Report::new(self.extension, policy) })
+    }
 }
 
 /// Prepares the request away from the threads that serve sockets (long prompts take time to tokenize), submits it and
@@ -80,7 +114,7 @@ pub fn screen(app: &App, text: &str, param: &'static str, entries: &mut Vec<Entr
 }
 
 /// Takes `user`, the client's own name for its user; the log records it.
-pub fn take_user(body: &mut Fields) -> Result<(), ApiError> {
+fn take_user(body: &mut Fields) -> Result<(), ApiError> {
     if let Some(user) = body.string("user")? {
         if user.len() > MAX_USER_BYTES {
             return Err(body.error("user", format!("is longer than {MAX_USER_BYTES} bytes")));

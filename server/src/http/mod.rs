@@ -7,10 +7,12 @@ mod fields;
 mod extension;
 mod sampling;
 
-mod answer;
-mod generation;
 mod journal;
+
+mod answer;
 mod plan;
+
+mod generation;
 
 mod chat;
 mod completions;

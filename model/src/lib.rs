@@ -9,6 +9,7 @@ pub mod config;
 pub mod decoder;
 
 pub mod card;
+pub mod logits;
 mod mapping;
 pub mod sampling;
 pub mod tokenizer;
@@ -20,6 +21,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
 pub use decoder::{Decoder, KvCache, ParameterSource, Segment};
 pub use generate::{FinishReason, GenerateError, Generation, GenerationRequest, Step, step};
+pub use logits::{History, LogitsStage, StageError};
 pub use rating::Rating;
 pub use sampling::{Sampled, Sampler, SamplingError, SamplingParams};
 pub use tokenizer::{ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts};

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use safelmm_model::{FinishReason, Step};
+use safelmm_model::{FinishReason, Progress};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -121,13 +121,15 @@ impl Running {
     }
 
     /// The next token of any choice.
-    async fn next(&mut self) -> Result<(usize, Step), ApiError> {
+    async fn next(&mut self) -> Result<(usize, Progress), ApiError> {
         loop {
             match self.ticket.next().await {
-                Ok(Event::Started) => self.journal.started(),
-                Ok(Event::Token { index, step }) => {
-                    self.journal.token();
-                    return Ok((index, step));
+                Ok(Event::Started { .. }) => self.journal.started(),
+                Ok(Event::Progress { index, progress }) => {
+                    if progress.step.is_some() {
+                        self.journal.token();
+                    }
+                    return Ok((index, progress));
                 }
                 Err(error) => {
                     self.journal.failed(&error);
@@ -156,9 +158,9 @@ async fn whole<S: Shape>(head: Head, mut running: Running) -> Result<Response, A
     let mut texts = vec![String::new(); running.choices];
     let mut choices: Vec<Option<S::Choice>> = texts.iter().map(|_| None).collect();
     while choices.iter().any(Option::is_none) {
-        let (index, step) = running.next().await?;
-        texts[index].push_str(&step.text);
-        if let Some(finish) = step.finish {
+        let (index, progress) = running.next().await?;
+        texts[index].extend(progress.step.map(|step| step.text));
+        if let Some(finish) = progress.finish {
             choices[index] = Some(S::choice(index, std::mem::take(&mut texts[index]), finish));
         }
     }
@@ -211,7 +213,7 @@ impl Frames {
                 return None;
             }
             match self.running.next().await {
-                Ok((index, step)) => self.token::<S>(index, step),
+                Ok((index, progress)) => self.progress::<S>(index, progress),
                 Err(error) => {
                     // No `[DONE]` behind it: the answer is not done.
                     error.log();
@@ -222,10 +224,11 @@ impl Frames {
         }
     }
 
-    fn token<S: Shape>(&mut self, index: usize, step: Step) {
-        let last = step.finish.is_some();
-        if last || !step.text.is_empty() {
-            self.chunk(vec![S::delta(index, step.text, step.finish)], S::CHUNK_OBJECT, last);
+    fn progress<S: Shape>(&mut self, index: usize, progress: Progress) {
+        let last = progress.finish.is_some();
+        let text = progress.step.map(|step| step.text).unwrap_or_default();
+        if last || !text.is_empty() {
+            self.chunk(vec![S::delta(index, text, progress.finish)], S::CHUNK_OBJECT, last);
         }
         self.unfinished -= usize::from(last);
         if self.unfinished == 0 {

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::engine::EngineError;
 
-/// Seconds after which a client that met a full queue may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a client may try again that met a server which is shutting down.
+const RETRY_AFTER_STOP: u64 = 1;
 
 /// Everything that a route can answer instead of what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +143,7 @@ impl ApiError {
             ApiError::Engine(EngineError::QueueFull { .. }) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Engine(EngineError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Engine(EngineError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Engine(EngineError::TooLarge) => StatusCode::BAD_REQUEST,
             ApiError::Engine(EngineError::StepFailed) | ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -161,6 +162,7 @@ impl ApiError {
             ApiError::Engine(EngineError::QueueFull { .. }) => Some("queue_full"),
             ApiError::Engine(EngineError::Timeout { .. }) => Some("timeout"),
             ApiError::Engine(EngineError::Stopped) => Some("shutting_down"),
+            ApiError::Engine(EngineError::TooLarge) => Some("too_large"),
             _ if self.status().is_server_error() => Some("internal_error"),
             _ => None,
         }
@@ -216,8 +218,11 @@ impl IntoResponse for ApiError {
         self.log();
         let mut response = (self.status(), Json(self.body())).into_response();
         match self {
-            ApiError::Engine(EngineError::QueueFull { .. } | EngineError::Stopped) => {
-                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            ApiError::Engine(EngineError::QueueFull { retry_after }) => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
+            }
+            ApiError::Engine(EngineError::Stopped) => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_STOP));
             }
             // Asking again would take as long again.
             ApiError::Engine(EngineError::Timeout { .. }) => {

@@ -52,6 +52,21 @@ impl Report {
     pub fn new(Extension { rating, guidance, declared_use }: Extension, policy: Vec<Entry>) -> Self {
         Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy }
     }
+
+    /// The declared use.
+    pub fn use_name(&self) -> &'static str {
+        self.declared_use.as_str()
+    }
+}
+
+impl Use {
+    /// The name in requests and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Use::Commercial => "commercial",
+            Use::NonCommercial => "non-commercial",
+        }
+    }
 }
 
 impl Extension {

@@ -12,6 +12,7 @@ use super::journal::Journal;
 use super::plan::{Length, Plan, Prompts};
 use super::sampling::Sampling;
 use crate::app::{App, unix_time};
+use crate::engine::{CacheDomain, Sequence};
 
 /// The longest `user`: it stands in every log line of the request.
 const MAX_USER_BYTES: usize = 256;
@@ -73,7 +74,10 @@ pub async fn generate<S: Shape>(
     .await?;
     let journal = Journal::new(plan.prompt_tokens);
     let choices = plan.generations.len();
-    let running = Running::new(app.engine().submit(plan.generations), journal, choices)?;
+    let domain = CacheDomain::new([report.use_name()]);
+    let sequences: Vec<Sequence> = plan.generations.into_iter().map(|g| Sequence::new(g, &domain)).collect();
+    let tokens = sequences.iter().map(Sequence::tokens).sum();
+    let running = Running::new(app.engine().submit(sequences, tokens), journal, choices)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),

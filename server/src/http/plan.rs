@@ -1,6 +1,6 @@
 //! From checked parameters to the sequences that the engine will run.
 
-use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating};
+use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, StopStrings};
 
 use super::error::ApiError;
 use super::extension::Extension;
@@ -50,18 +50,19 @@ impl Plan {
             let message = format!("'{param}' asks for {sequences} choices: one request can have {MAX_SEQUENCES}");
             return Err(ApiError::parameter(param, message));
         }
+        let stop = StopStrings::new(sampling.stop.clone())
+            .map_err(|error| ApiError::parameter("stop", format!("'stop': {error}")))?;
         let mut plan = Plan { generations: Vec::with_capacity(sequences), prompt_tokens: 0 };
         for prompt in &prompts {
             let max_tokens = length.tokens(prompt, app.checkpoint(), extension.rating);
             for index in 0..sampling.n {
                 let request = GenerationRequest {
-                    prompt: prompt.clone(),
                     rating: extension.rating,
                     guidance: extension.guidance,
                     sampling: sampling.params_of(index),
-                    max_tokens,
-                    stop: sampling.stop.clone(),
+                    stop: stop.clone(),
                     ignore_eos: sampling.ignore_eos,
+                    ..GenerationRequest::new(prompt.clone(), max_tokens)
                 };
                 let generation = Generation::new(app.checkpoint(), request)
                     .map_err(|source| ApiError::Generate { source, prompt_param: param })?;

@@ -4,6 +4,7 @@
 
 mod client;
 mod demo;
+mod invariance;
 mod openai_client;
 mod playground;
 mod readme;

@@ -72,4 +72,10 @@ def denied():
     assert raised.status_code == 400
 
 
-run([completion, stream, text_completion, embedding, errors], when_named=[busy, denied])
+def keys():
+    """On a server that asks for keys, with one in OPENAI_API_KEY."""
+    assert litellm.completion(**{**SHORT, "api_key": os.environ["OPENAI_API_KEY"]}).usage.completion_tokens == 8
+    raises(litellm.AuthenticationError, litellm.completion, **SHORT)
+
+
+run([completion, stream, text_completion, embedding, errors], when_named=[busy, denied, keys])

@@ -242,7 +242,16 @@ def busy():
     assert answer.usage.completion_tokens == 8 and seen[0] == 429 and seen[-1] == 200, seen
 
 
+def keys():
+    """On a server that asks for keys, with one in OPENAI_API_KEY, where the client looks for it."""
+    own = {**options, "api_key": None}
+    assert openai.OpenAI(**own).completions.create(prompt=PROMPT, **LIMITS).usage.completion_tokens == 8
+    raised = raises(openai.AuthenticationError, client.completions.create, prompt=PROMPT, **LIMITS)
+    assert raised.code == "invalid_api_key" and raised.type == "invalid_request_error", raised.body
+    raises(openai.AuthenticationError, client.models.list)
+
+
 run(
     [completions, chat, stop, safelmm, streams, logprobs, echo, embeddings, structured, tools, errors, models, asynchronous],
-    when_named=[busy],
+    when_named=[busy, keys],
 )

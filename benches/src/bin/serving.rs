@@ -112,7 +112,7 @@ fn print(names: &[&str], measured: Vec<Measured>, clients: usize) {
         let [alone, together, gain, first] = columns.map(ToString::to_string);
         println!("{name:<22} {alone:>15} {together:>21} {gain:>8} {first:>16}");
     };
-    line("", [&"alone, tokens/s", &format!("{clients} clients, tokens/s"), &"ratio", &"first token, ms"]);
+    line("", [&"alone, tokens/s", &format!("{clients} clients, tokens/s"), &"gain", &"first token, ms"]);
     let medians: Vec<[f64; 3]> = measured.into_iter().map(|m| [m.alone, m.together, m.first].map(median)).collect();
     for (name, [alone, together, first]) in names.iter().zip(&medians) {
         let figures = [format!("{alone:.1}"), format!("{together:.1}"), format!("{:.2}", together / alone)];
@@ -126,10 +126,12 @@ fn print(names: &[&str], measured: Vec<Measured>, clients: usize) {
             [&figures[0], &figures[1], &"", &figures[2]],
         );
     }
+    println!("\nRatios above 1 are in our favour.");
     println!(
-        "\nRatios above 1 are in our favour. llama-cpp-python's server works on one request at a time: its clients"
+        "llama-cpp-python's server works on one request at a time, and its clients queue (--interrupt_requests false;"
     );
-    println!("queue. transformers generates in its own process, all sequences as one batch.");
+    println!("by default it cuts an answer short when another request comes).");
+    println!("transformers generates in its own process, all sequences as one batch.");
 }
 
 /// The folder of the random checkpoint, made if it is not there.
@@ -166,6 +168,8 @@ async fn llama(python: &Path, folder: &Path, threads: usize) -> Result<Peer> {
     let mut command = Command::new(python);
     command.args(["-m", "llama_cpp.server", "--host", "127.0.0.1", "--port", &port.to_string()]);
     command.args(["--n_ctx", &CONTEXT.to_string(), "--n_threads", &threads.to_string()]);
+    // By its default, a request cuts the answer of the one before short.
+    command.args(["--interrupt_requests", "false"]);
     command.args(["--n_threads_batch", &threads.to_string(), "--model"]).arg(&gguf);
     let server = Server::start(&mut command, port).await?;
     let endpoint = Endpoint::new(&server.base, &[("logit_bias", json!({END_OF_TEXT: -100}))]);
@@ -193,7 +197,8 @@ async fn first_token(peer: &mut Peer, prompts: &mut Prompts) -> Result<f64> {
     Ok(seconds * 1000.0)
 }
 
-/// Prompts of which no two begin alike, so that nothing that a server remembers helps. A character is a token.
+/// Prompts of which no two have the same first four tokens, so that nothing that a server remembers helps. A character is
+/// a token.
 struct Prompts(usize);
 
 impl Prompts {

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
 
 mod client;
+mod clients;
 mod demo;
 mod invariance;
-mod openai_client;
 mod playground;
 mod readme;
 mod rules;

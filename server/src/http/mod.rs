@@ -3,6 +3,8 @@
 
 mod error;
 mod fields;
+mod json;
+mod request;
 
 mod extension;
 mod sampling;

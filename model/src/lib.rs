@@ -14,6 +14,8 @@ mod mapping;
 pub mod sampling;
 pub mod tokenizer;
 
+pub mod grammar;
+
 pub mod checkpoint;
 pub mod generate;
 
@@ -21,6 +23,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
 pub use decoder::{Decoder, KvCache, ParameterSource, Segment};
 pub use generate::{FinishReason, GenerateError, Generation, GenerationRequest, Step, step};
+pub use grammar::{Grammar, GrammarError, Grammars};
 pub use logits::{History, LogitsStage, StageError};
 pub use rating::Rating;
 pub use sampling::{Sampled, Sampler, SamplingError, SamplingParams};

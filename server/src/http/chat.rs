@@ -35,10 +35,7 @@ use crate::app::App;
         ApiError,
     ),
 )]
-pub async fn chat_completions(
-    State(app): State<App>,
-    Json(request): Json<ChatRequest>,
-) -> Result<Response, ApiError> {
+pub async fn chat_completions(State(app): State<App>, Json(request): Json<ChatRequest>) -> Result<Response, ApiError> {
     generate(app, request, prepare).await
 }
 
@@ -58,7 +55,8 @@ pub fn prepare(app: &App, mut request: ChatRequest) -> Result<Prepared<Chat>, Ap
     )?;
     let formatted = request.response_format.as_ref().is_some_and(|format| format.kind != FormatKind::Text);
     if formatted && calling.is_some() {
-        let message = "'response_format' cannot be combined with 'tools': set 'tool_choice' to \"none\", or leave one out";
+        let message =
+            "'response_format' cannot be combined with 'tools': set 'tool_choice' to \"none\", or leave one out";
         return Err(ApiError::parameter("response_format", message));
     }
     let grammar = match &calling {
@@ -70,16 +68,9 @@ pub fn prepare(app: &App, mut request: ChatRequest) -> Result<Prepared<Chat>, Ap
     let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);
     let tokens = encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?;
     let spellings = top.map(|_| Arc::clone(app.spellings()));
-    let shape = move || Chat {
-        calls: calling.as_ref().map(|calling| calling.reader()),
-        spellings: spellings.clone(),
-    };
-    let prompts = Prompts {
-        prompts: vec![Prompt { tokens, shape: Box::new(shape) }],
-        param: "messages",
-        length,
-        best_of: None,
-    };
+    let shape = move || Chat { calls: calling.as_ref().map(|calling| calling.reader()), spellings: spellings.clone() };
+    let prompts =
+        Prompts { prompts: vec![Prompt { tokens, shape: Box::new(shape) }], param: "messages", length, best_of: None };
     let wanted = Wanted {
         top_logprobs: top.unwrap_or(0),
         score_prompt: false,
@@ -106,12 +97,7 @@ fn refuse_unsupported(request: &mut ChatRequest) -> Result<(), ApiError> {
     refuse("web_search_options", &mut request.web_search_options, none, "the model searches nothing")
 }
 
-fn refuse(
-    name: &str,
-    value: &mut Option<Any>,
-    is_neutral: impl Fn(&Value) -> bool,
-    why: &str,
-) -> Result<(), ApiError> {
+fn refuse(name: &str, value: &mut Option<Any>, is_neutral: impl Fn(&Value) -> bool, why: &str) -> Result<(), ApiError> {
     match value.take() {
         Some(Any(value)) if !is_neutral(&value) => {
             Err(ApiError::parameter(name, format!("'{name}' is not supported with this value: {why}")))
@@ -222,7 +208,8 @@ impl Shape for Chat {
     fn piece(&mut self, Progress { step, finish, .. }: Progress) -> Result<ChatPiece, ApiError> {
         let mut piece = ChatPiece { finish_reason: finish.map(FinishReason::as_str), ..ChatPiece::default() };
         if let Some(Step { token, text }) = step {
-            piece.logprobs = self.spellings.as_ref().map(|spellings| ChatLogprobs::of(ChatToken::new(&token, spellings)));
+            piece.logprobs =
+                self.spellings.as_ref().map(|spellings| ChatLogprobs::of(ChatToken::new(&token, spellings)));
             match &mut self.calls {
                 Some(calls) => (piece.content, piece.calls) = calls.push(&text),
                 None => piece.content = text,

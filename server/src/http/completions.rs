@@ -34,10 +34,7 @@ const DEFAULT_MAX_TOKENS: usize = 16;
         ApiError,
     ),
 )]
-pub async fn completions(
-    State(app): State<App>,
-    Json(request): Json<CompletionRequest>,
-) -> Result<Response, ApiError> {
+pub async fn completions(State(app): State<App>, Json(request): Json<CompletionRequest>) -> Result<Response, ApiError> {
     generate(app, request, prepare).await
 }
 

@@ -299,7 +299,11 @@ mod tests {
             (r#"{"list": [null]}"#, "list[0]", "'list[0]' must be an object, found null"),
             (r#"{"list": [["x", 1]]}"#, "list[0]", "'list[0]' must be an object, found a list"),
             (r#"{"list": {}}"#, "list", "'list' must be a list, found an object"),
-            (r#"{"list": [{"name": "x", "size": -1}]}"#, "list[0].size", "'list[0].size' must be an integer of at least 0, found -1"),
+            (
+                r#"{"list": [{"name": "x", "size": -1}]}"#,
+                "list[0].size",
+                "'list[0].size' must be an integer of at least 0, found -1",
+            ),
             (r#"{"a": 1, "a": 2}"#, "a", "'a' is given twice"),
             (r#"{"a": 0.5}"#, "a", "'a' must be an integer of 64 bits, found 0.5"),
             (r#"{"a": 99999999999999999999}"#, "a", "'a' must be an integer of 64 bits, found 1e+20"),
@@ -336,7 +340,8 @@ mod tests {
 
     #[test]
     fn null_is_absent_and_any_value_is_kept_as_it_stands() {
-        let read: Outer = parse(br#"{"a": null, "t": 3, "list": [], "any": {"k": [1, -2, 0.5, "s", true, null]}}"#).unwrap();
+        let read: Outer =
+            parse(br#"{"a": null, "t": 3, "list": [], "any": {"k": [1, -2, 0.5, "s", true, null]}}"#).unwrap();
         assert_eq!((read.a, read.t, read.flag, read.list.map(|l| l.len())), (None, Some(3.0), None, Some(0)));
         assert_eq!(read.any.unwrap().0, serde_json::json!({"k": [1, -2, 0.5, "s", true, null]}));
         let inner: Inner = parse(br#"{"name": "x"}"#).unwrap();

@@ -95,12 +95,7 @@ impl TextScores {
 
     /// The entries of a prompt of which `text` is what the client sees: the first token without a score, those behind it
     /// with the last ones of `scored`. What follows begins behind the text.
-    pub fn prompt(
-        &mut self,
-        ids: &[u32],
-        text: &str,
-        scored: &[TokenLogprob],
-    ) -> Result<TextLogprobs, TokenizerError> {
+    pub fn prompt(&mut self, ids: &[u32], text: &str, scored: &[TokenLogprob]) -> Result<TextLogprobs, TokenizerError> {
         let mut entries = TextLogprobs { top_logprobs: (self.top > 0).then(Vec::new), ..TextLogprobs::default() };
         // A rating token in front scores the first token too.
         let surplus = (scored.len() + 1).saturating_sub(ids.len());

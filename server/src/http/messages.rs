@@ -41,17 +41,7 @@ pub fn check(messages: Vec<Message>, app: &App, policy: &mut Vec<Entry>) -> Resu
 }
 
 fn check_message(message: Message, path: &str) -> Result<ChatMessage, ApiError> {
-    let Message {
-        role,
-        content,
-        name,
-        tool_calls,
-        tool_call_id,
-        refusal,
-        audio,
-        function_call,
-        annotations,
-    } = message;
+    let Message { role, content, name, tool_calls, tool_call_id, refusal, audio, function_call, annotations } = message;
     let error = |name: &str, message: &str| {
         let param = format!("{path}.{name}");
         ApiError::parameter(&param, format!("'{param}' {message}"))

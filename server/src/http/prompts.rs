@@ -64,12 +64,7 @@ pub fn encode(
     Ok(prompts)
 }
 
-fn encode_text(
-    text: String,
-    param: &'static str,
-    app: &App,
-    policy: &mut Vec<Entry>,
-) -> Result<Encoded, ApiError> {
+fn encode_text(text: String, param: &'static str, app: &App, policy: &mut Vec<Entry>) -> Result<Encoded, ApiError> {
     screen(app, &text, param, policy)?;
     let checkpoint = app.checkpoint();
     // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
@@ -93,7 +88,9 @@ fn check_tokens(
         return Err(ApiError::parameter(path, message));
     }
     let begins = checkpoint.rated()
-        && tokens.first().is_some_and(|first| tokenizer.bos_id() == Some(*first) || tokenizer.eos_ids().contains(first));
+        && tokens
+            .first()
+            .is_some_and(|first| tokenizer.bos_id() == Some(*first) || tokenizer.eos_ids().contains(first));
     let rest = &tokens[usize::from(begins)..];
     // In a rated model's prompt a rating would stand in for one above the ceiling, and an end of text would begin a text
     // that no rating holds for.

@@ -73,7 +73,9 @@ pub fn prepare(app: &App, request: TokenizeRequest) -> Result<Tokens, ApiError> 
     let tokenizer = &app.checkpoint().tokenizer;
     let tokens = match (prompt, messages) {
         (Some(text), None) => {
-            for (name, given) in [("tools", tools.is_some()), ("add_generation_prompt", add_generation_prompt.is_some())] {
+            for (name, given) in
+                [("tools", tools.is_some()), ("add_generation_prompt", add_generation_prompt.is_some())]
+            {
                 if given {
                     return Err(ApiError::parameter(name, format!("'{name}' belongs to 'messages'")));
                 }
@@ -95,7 +97,10 @@ pub fn prepare(app: &App, request: TokenizeRequest) -> Result<Tokens, ApiError> 
             encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?
         }
         (Some(_), Some(_)) => {
-            return Err(ApiError::parameter("messages", "'messages' and 'prompt' are both given: expected one of them"));
+            return Err(ApiError::parameter(
+                "messages",
+                "'messages' and 'prompt' are both given: expected one of them",
+            ));
         }
         (None, None) => {
             return Err(ApiError::parameter("prompt", "'prompt' is missing: expected it, or 'messages'"));

@@ -42,7 +42,9 @@ pub fn calling(
     if tools.is_empty() {
         return match choice {
             ToolChoice::Mode(ToolMode::Auto | ToolMode::None) => Ok(None),
-            _ => Err(ApiError::parameter("tool_choice", "'tool_choice' asks for a call, but 'tools' names no function")),
+            _ => {
+                Err(ApiError::parameter("tool_choice", "'tool_choice' asks for a call, but 'tools' names no function"))
+            }
         };
     }
     let required = !matches!(choice, ToolChoice::Mode(ToolMode::Auto));
@@ -125,7 +127,7 @@ impl Calling {
         if !self.required {
             return Ok(None);
         }
-        let grammar = app.grammars().and_then(|grammars| grammars.tool_calls(&self.tools, self.format, self.parallel));
+        let grammar = app.grammars().and_then(|grammars| grammars.tool_calls(self.format, &self.tools, self.parallel));
         grammar.map(Some).map_err(|error| refusal("tools", &error))
     }
 

@@ -139,11 +139,7 @@ pub struct Running<S> {
 
 impl<S: Shape> Running<S> {
     /// What the engine said to the submission. A refusal goes into the journal too.
-    pub fn new(
-        submitted: Result<Ticket, EngineError>,
-        mut journal: Journal,
-        shapes: Vec<S>,
-    ) -> Result<Self, ApiError> {
+    pub fn new(submitted: Result<Ticket, EngineError>, mut journal: Journal, shapes: Vec<S>) -> Result<Self, ApiError> {
         match submitted {
             Ok(ticket) => Ok(Running { ticket, journal, shapes }),
             Err(error) => {

@@ -228,7 +228,9 @@ mod tests {
         assert_eq!(read("[1, 2]"), Ok(Prompt::Tokens(vec![1, 2])));
         assert_eq!(read("[[1], []]"), Ok(Prompt::TokenLists(vec![vec![1], vec![]])));
         assert_eq!(read("[]"), Ok(Prompt::Texts(vec![])));
-        for wrong in ["1", "{}", "null", "[\"a\", 1]", "[1, \"a\"]", "[[1], 1]", "[-1]", "[4294967296]", "[1.0]", "[null]"] {
+        for wrong in
+            ["1", "{}", "null", "[\"a\", 1]", "[1, \"a\"]", "[[1], 1]", "[-1]", "[4294967296]", "[1.0]", "[null]"]
+        {
             assert!(read::<Prompt>(wrong).is_err(), "{wrong}");
         }
     }

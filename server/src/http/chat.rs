@@ -72,7 +72,7 @@ fn encode(messages: Vec<Value>, app: &App, policy: &mut Vec<Entry>) -> Result<Ve
     for text in messages.iter().flat_map(|m| [&m.role, &m.content].into_iter().chain(&m.name)) {
         screen(app, text, "messages", policy)?;
     }
-    tokenizer.encode_chat(&messages, true).map_err(|source| ApiError::Tokenizer { source, param: "messages" })
+    tokenizer.encode_chat(&messages, &[], true).map_err(|source| ApiError::Tokenizer { source, param: "messages" })
 }
 
 fn read_message(path: &str, message: Value) -> Result<ChatMessage, ApiError> {
@@ -88,7 +88,7 @@ fn read_message(path: &str, message: Value) -> Result<ChatMessage, ApiError> {
     let content = read_content(&fields, content)?;
     let name = fields.string("name")?;
     fields.finish()?;
-    Ok(ChatMessage { role, content, name })
+    Ok(ChatMessage { role, content, name, ..ChatMessage::default() })
 }
 
 /// A string, or a list of text parts, which are put together as they are.

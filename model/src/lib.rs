@@ -27,4 +27,7 @@ pub use grammar::{Grammar, GrammarError, Grammars};
 pub use logits::{History, LogitsStage, StageError};
 pub use rating::Rating;
 pub use sampling::{Sampled, Sampler, SamplingError, SamplingParams};
-pub use tokenizer::{ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts};
+pub use tokenizer::{
+    ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts, Tool, ToolCall, ToolError, ToolFormat,
+    ToolParser, ToolPiece,
+};

@@ -12,6 +12,7 @@ mod schema;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tool_calls;
 mod vocabulary;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,6 +57,8 @@ const LIMITS: ParserLimits = ParserLimits {
 pub struct Grammars {
     factory: ParserFactory,
     vocab_size: usize,
+    /// The markers of tool calls that are control tokens, with their ids.
+    control_markers: Vec<(String, u32)>,
 }
 
 impl Grammars {
@@ -71,7 +74,9 @@ impl Grammars {
         let mut factory = factory.map_err(GrammarError::Tokenizer)?;
         factory.quiet();
         *factory.limits_mut() = LIMITS;
-        Ok(Self { factory, vocab_size })
+        let marker_ids = tokenizer.tool_marker_ids().iter();
+        let control_markers = marker_ids.filter_map(|&id| Some((tokenizer.token_text(id)?, id))).collect();
+        Ok(Self { factory, vocab_size, control_markers })
     }
 
     /// Any JSON object.

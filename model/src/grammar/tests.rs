@@ -318,6 +318,61 @@ fn options_in_a_schema_are_not_the_clients() {
 }
 
 /// Each must be refused or compiled soon, and each token's mask be soon there or an error.
+/// Walks over a small byte-level vocabulary in which Mistral's marker is a control token and `<tool_call>` is text.
+#[test]
+fn forced_calls_are_calls() {
+    use crate::tokenizer::{ToolPiece, tool_tests as fixtures};
+    for (template, seeds) in [(fixtures::HERMES, 12), (fixtures::LLAMA, 12), (fixtures::MISTRAL, 12)] {
+        let tokenizer = fixtures::tokenizer(template);
+        let format = tokenizer.tool_format().unwrap();
+        let size = tokenizer.vocab_size() + 5;
+        let grammars = Grammars::new(&tokenizer, size).unwrap();
+        for (tools, is_parallel) in [(&fixtures::tools()[..], true), (&fixtures::tools()[1..], false)] {
+            let grammar = grammars.tool_calls(format, tools, is_parallel).unwrap();
+            for seed in 0..seeds {
+                let mut random = ChaCha8Rng::seed_from_u64(seed);
+                let (mut stage, mut generated) = (grammar.stage(), Vec::new());
+                loop {
+                    let mut logits: Vec<f32> = (0..size).map(|_| random.random::<f32>()).collect();
+                    stage.apply(&mut logits, &History { prompt: &[], generated: &generated }).unwrap();
+                    let best = (0..size).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
+                    assert!(logits[best].is_finite());
+                    let best = u32::try_from(best).unwrap();
+                    if tokenizer.eos_ids().contains(&best) {
+                        break;
+                    }
+                    let is_control = tokenizer.control_ids().contains(&best);
+                    assert!(!is_control || tokenizer.tool_marker_ids() == [best]);
+                    generated.push(best);
+                    assert!(generated.len() < 3000, "{:?}", tokenizer.decode(&generated, false));
+                }
+                let mut detokenizer = tokenizer.tool_detokenizer();
+                let text: String = generated.iter().map(|&id| detokenizer.push(&tokenizer, id).unwrap()).collect();
+                let mut parser = crate::ToolParser::new(format, tools);
+                let mut pieces = parser.push(&text);
+                pieces.extend(parser.finish());
+                assert!((1..=if is_parallel { 8 } else { 1 }).contains(&pieces.len()), "{text}");
+                for piece in pieces {
+                    let ToolPiece::Call { name, arguments } = piece else { panic!("{piece:?} in {text}") };
+                    let tool = tools.iter().find(|tool| tool.name() == name).unwrap();
+                    let arguments: Value = serde_json::from_str(&arguments).unwrap();
+                    assert!(is_valid(&arguments, &tool.parameters(), &Value::Null), "{arguments}");
+                }
+            }
+        }
+        let tools = |parameters: Value| {
+            let definition = json!({"type": "function", "function": {"name": "f", "parameters": parameters}});
+            [fixtures::tools()[0].clone(), crate::Tool::from_json(definition).unwrap()]
+        };
+        let error = grammars.tool_calls(format, &tools(json!({"properties": {"a": {"not": {}}}})), true).map(|_| ());
+        let Err(GrammarError::Schema { at, .. }) = error else { panic!("{error:?}") };
+        assert_eq!(at, "/1/function/parameters/properties/a");
+        assert!(grammars.tool_calls(format, &[], true).is_err());
+        let shared = json!({"$defs": {"n": {"type": "integer"}}, "properties": {"n": {"$ref": "#/$defs/n"}}});
+        assert!(grammars.tool_calls(format, &tools(shared), true).is_ok());
+    }
+}
+
 #[test]
 fn hostile_schemas_are_bounded() {
     let nested = |depth: usize, wrap: fn(Value) -> Value| (0..depth).fold(json!({"type": "string"}), |s, _| wrap(s));

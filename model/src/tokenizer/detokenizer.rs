@@ -50,9 +50,14 @@ pub struct Detokenizer {
     context_text: String,
     /// and the tokens whose text is not certain yet.
     pending: Vec<u32>,
+    shows_tool_markers: bool,
 }
 
 impl Detokenizer {
+    pub(super) fn showing_tool_markers() -> Self {
+        Self { shows_tool_markers: true, ..Self::default() }
+    }
+
     /// Takes the next token and returns the text that is certain now: whole characters only, `""` while a character (or
     /// a run of byte tokens) is incomplete, and `""` for special tokens.
     ///
@@ -60,6 +65,9 @@ impl Detokenizer {
     /// [`TokenizerError::Decode`] where the decoder fails.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TokenizerError> {
         let Some(token) = tokenizer.token_text(id) else { return Ok(String::new()) };
+        if self.shows_tool_markers && tokenizer.tool_marker_ids.contains(&id) {
+            return Ok(self.take(tokenizer)? + &token);
+        }
         if tokenizer.whole.get_added_vocabulary().is_special_token(&token) {
             return Ok(String::new());
         }
@@ -84,12 +92,15 @@ impl Detokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`] where the decoder fails.
     pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
-        let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
-        if !self.pending.is_empty() {
-            text += &self.settle(tokenizer)?;
-        }
-        *self = Self::default();
+        let text = self.take(tokenizer)?;
+        *self = Self { shows_tool_markers: self.shows_tool_markers, ..Self::default() };
         Ok(text)
+    }
+
+    /// What was held back.
+    fn take(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+        let text = String::from_utf8_lossy(&std::mem::take(&mut self.bytes)).into_owned();
+        Ok(if self.pending.is_empty() { text } else { text + &self.settle(tokenizer)? })
     }
 
     /// The text of the pending tokens, which become context.

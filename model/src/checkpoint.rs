@@ -322,7 +322,10 @@ fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> 
     let card = card(source)?;
     let tokenizer = tokenizer(source, eos_token_ids)?;
     check_vocabulary(source, &config, &tokenizer, card.as_ref())?;
-    let (decoder, parameters) = decoder(source, config)?;
+    let (mut decoder, parameters) = decoder(source, config)?;
+    let packed =
+        |e| CheckpointError::Tensor { file: source.file("config.json"), tensor: "(all)".into(), source: Box::new(e) };
+    decoder.pack().map_err(packed)?;
     Ok(Checkpoint {
         name: name.to_owned(),
         decoder,

@@ -334,6 +334,15 @@ impl Config {
         }
     }
 
+    /// Up to which sequence length, in tokens, positions are encoded the same in every sequence: some scalings of RoPE
+    /// look at the length of the whole.
+    pub fn fixed_positions(&self) -> usize {
+        match self.rope.scaling {
+            RopeScaling::Dynamic { original, .. } | RopeScaling::LongRope { original, .. } => original,
+            _ => usize::MAX,
+        }
+    }
+
     /// Whether the norms stand after the blocks (OLMo 2) and not before them.
     pub fn post_norm(&self) -> bool {
         self.family == Family::Olmo2

@@ -1,15 +1,19 @@
-//! Generation: running sequences, advanced together one token at a time.
+//! Generation: running sequences, advanced together, prompts in pieces of any length and answers token by token.
 
 use std::sync::Arc;
 
+use candle_core::Tensor;
+
 use crate::checkpoint::Checkpoint;
-use crate::decoder::{KvCache, Segment};
+use crate::decoder::{BLOCK_TOKENS, KvBlock, KvCache, KvPool, Reservation, Segment};
+use crate::kernels::log_sum_exp;
+use crate::logits::{Guidance, History, LogitsStage, StageError, apply_all};
 use crate::rating::Rating;
-use crate::sampling::{Sampled, Sampler, SamplingError, SamplingParams, log_softmax};
+use crate::sampling::{Sampler, SamplingError, SamplingParams};
+use crate::stop::{StopFilter, StopStrings};
 use crate::tokenizer::{Detokenizer, Tokenizer, TokenizerError};
 
 /// What to generate.
-#[derive(Clone, Debug)]
 pub struct GenerationRequest {
     /// The prompt without rating token.
     pub prompt: Vec<u32>,
@@ -21,12 +25,66 @@ pub struct GenerationRequest {
     pub guidance: f32,
     /// How tokens are drawn.
     pub sampling: SamplingParams,
-    /// Tokens to generate at most.
+    /// Tokens to generate at most; with 0 the prompt is run, and scored where `score_prompt` asks for it.
     pub max_tokens: usize,
     /// Strings that end the answer; they are not part of it.
-    pub stop: Vec<String>,
+    pub stop: StopStrings,
     /// Whether end-of-sequence tokens are generated like any other and do not end the answer.
     pub ignore_eos: bool,
+    /// How many of the most probable tokens are named beside each token.
+    pub top_logprobs: usize,
+    /// Whether the tokens of the prompt are scored too.
+    pub score_prompt: bool,
+    /// Whether the answer may call tools: the markers of calls may be drawn, and are part of the text.
+    pub may_call: bool,
+    /// What this request adds to the logits chain, in order.
+    pub stages: Vec<Box<dyn LogitsStage>>,
+}
+
+impl GenerationRequest {
+    /// A request for `max_tokens` tokens behind a prompt, everything else neutral.
+    pub fn new(prompt: Vec<u32>, max_tokens: usize) -> Self {
+        GenerationRequest {
+            prompt,
+            rating: None,
+            guidance: 1.0,
+            sampling: SamplingParams::default(),
+            max_tokens,
+            stop: StopStrings::default(),
+            ignore_eos: false,
+            top_logprobs: 0,
+            score_prompt: false,
+            may_call: false,
+            stages: Vec::new(),
+        }
+    }
+}
+
+/// A token of the prompt or the answer with its probability under the model: after rating guidance, before bias,
+/// penalties, bans, temperature and truncation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// The token.
+    pub token: u32,
+    /// Its natural log-probability.
+    pub logprob: f32,
+    /// The most probable tokens in its place with theirs, best first, as many as `top_logprobs` asked for. Where the
+    /// token itself is among them it has the same float.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// What one step brought one sequence. A step that ran a part of a long prompt brings nothing, or scores.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Tokens of the prompt that were scored, in order; the first token of a sequence has no score. A rated model's
+    /// rating token is not among the tokens of the prompt.
+    pub scored: Vec<TokenLogprob>,
+    /// The token drawn.
+    pub step: Option<Step>,
+    /// The embedding of the sequence, [hidden_size], where it was asked for.
+    pub embedding: Option<Vec<f32>>,
+    /// Set with the last step.
+    pub finish: Option<FinishReason>,
 }
 
 /// Why an answer ended.
@@ -48,17 +106,13 @@ impl FinishReason {
     }
 }
 
-/// One step of one sequence.
+/// A token drawn.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// The token drawn.
-    pub token: u32,
-    /// Its natural log-probability, before temperature and truncation.
-    pub logprob: f32,
+    /// The token and its log-probability.
+    pub token: TokenLogprob,
     /// Text that became certain with it: whole characters, and nothing that may turn out to begin a stop string.
     pub text: String,
-    /// Set with the last step.
-    pub finish: Option<FinishReason>,
 }
 
 /// Why a generation cannot start or go on.
@@ -95,15 +149,15 @@ pub enum GenerateError {
     /// A guidance strength that is none, or that would weaken the rating.
     #[error("guidance is {0}: expected a number from 1 to 10")]
     Guidance(f32),
+    /// Scores of a prompt under guidance.
+    #[error("the prompt cannot be scored under guidance: leave `guidance` out, or ask for no scores of the prompt")]
+    GuidedScores,
     /// Guidance strengthens a rating, and none was named.
     #[error("guidance needs a rating to strengthen: name one, or leave guidance out")]
     GuidanceWithoutRating,
-    /// An empty stop string would end every answer at once.
-    #[error("a stop string is empty: expected at least one character")]
-    EmptyStop,
-    /// A limit of zero tokens.
-    #[error("max_tokens is 0: expected at least 1")]
-    NoTokens,
+    /// A stage of the logits chain gave up.
+    #[error("the answer cannot go on: {0}")]
+    Stage(#[from] StageError),
     /// The sampling settings, or what became of them.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
@@ -122,36 +176,62 @@ impl GenerateError {
             GenerateError::ContextOverflow { .. } => Some("max_tokens"),
             GenerateError::EmptyPrompt | GenerateError::TokenOutOfRange { .. } => Some("prompt"),
             GenerateError::Unrated(_) => Some("safelmm.rating"),
-            GenerateError::Guidance(_) | GenerateError::GuidanceWithoutRating => Some("safelmm.guidance"),
-            GenerateError::EmptyStop => Some("stop"),
-            GenerateError::NoTokens => Some("max_tokens"),
+            GenerateError::Guidance(_) | GenerateError::GuidanceWithoutRating | GenerateError::GuidedScores => {
+                Some("safelmm.guidance")
+            }
             GenerateError::Sampling(e) => Some(e.param()).filter(|param| *param != "logits"),
-            GenerateError::Tokenizer(_) | GenerateError::Decoder(_) => None,
+            GenerateError::Stage(_) | GenerateError::Tokenizer(_) | GenerateError::Decoder(_) => None,
         }
     }
 }
 
-/// A pass over the sequence: tokens not yet run, and the cache of those that were.
+/// A pass over the sequence.
 struct Branch {
-    pending: Vec<u32>,
-    /// Made with the first step, so that a waiting sequence holds no memory.
+    /// All tokens: the start, the prompt, and what was generated.
+    tokens: Vec<u32>,
+    /// Made when the sequence starts, so that a waiting one holds no memory.
     cache: Option<KvCache>,
+    /// Tokens that are run at most.
     capacity: usize,
+}
+
+impl Branch {
+    fn new(tokens: Vec<u32>, max_tokens: usize) -> Self {
+        // The last token is drawn but never run.
+        Branch { cache: None, capacity: tokens.len() + max_tokens.saturating_sub(1), tokens }
+    }
+
+    /// Tokens that have been run.
+    fn done(&self) -> usize {
+        self.cache.as_ref().map_or(0, KvCache::len)
+    }
+
+    fn pending(&self) -> usize {
+        self.tokens.len() - self.done()
+    }
 }
 
 /// One running sequence.
 pub struct Generation {
     conditioned: Branch,
-    /// The pass without the rating, where guidance asks for it, with its strength γ.
-    unconditioned: Option<(Branch, f32)>,
+    /// The pass without the rating, where guidance asks for it.
+    unconditioned: Option<Branch>,
+    /// Tokens of the conditioned prompt.
+    prompt_tokens: usize,
+    max_tokens: usize,
+    /// Guidance, and what else makes the distribution.
+    distribution: Vec<Box<dyn LogitsStage>>,
+    /// What chooses from it.
+    choice: Vec<Box<dyn LogitsStage>>,
     sampler: Sampler,
     tokenizer: Arc<Tokenizer>,
     detokenizer: Detokenizer,
-    stops: StopStrings,
+    stops: StopFilter,
     eos: Vec<u32>,
-    prompt_tokens: usize,
-    generated: usize,
-    max_tokens: usize,
+    top_logprobs: usize,
+    score_prompt: bool,
+    /// The sum of the hidden states, where an embedding is asked for.
+    pooled: Option<Vec<f32>>,
     finish: Option<FinishReason>,
 }
 
@@ -167,29 +247,16 @@ impl Generation {
         let tokenizer = &checkpoint.tokenizer;
         let vocab_size = checkpoint.config().vocab_size;
         let neutral = if checkpoint.rated() { tokenizer.bos_id() } else { None };
-        let guided = request.guidance != 1.0 && request.rating.is_some();
-        let unrated = || GenerateError::Unrated(checkpoint.name().to_owned());
-        if !(1.0..=10.0).contains(&request.guidance) {
-            return Err(GenerateError::Guidance(request.guidance));
-        }
-        if request.guidance != 1.0 && !checkpoint.rated() {
-            return Err(unrated());
-        }
-        if request.guidance != 1.0 && !guided {
-            return Err(GenerateError::GuidanceWithoutRating);
-        }
+        let guided = guided(checkpoint, &request)?;
         let first = match request.rating {
-            Some(rating) => Some(tokenizer.rating_id(rating).filter(|_| checkpoint.rated()).ok_or_else(unrated)?),
+            Some(rating) => {
+                let id = tokenizer.rating_id(rating).filter(|_| checkpoint.rated());
+                Some(id.ok_or_else(|| GenerateError::Unrated(checkpoint.name().to_owned()))?)
+            }
             None => neutral,
         };
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= vocab_size) {
             return Err(GenerateError::TokenOutOfRange { token, vocab_size });
-        }
-        if request.max_tokens == 0 {
-            return Err(GenerateError::NoTokens);
-        }
-        if request.stop.iter().any(String::is_empty) {
-            return Err(GenerateError::EmptyStop);
         }
         let start =
             |first: Option<u32>| -> Vec<u32> { first.into_iter().chain(request.prompt.iter().copied()).collect() };
@@ -202,28 +269,43 @@ impl Generation {
             let requested = request.max_tokens;
             return Err(GenerateError::ContextOverflow { maximum, prompt: prompt_tokens, requested });
         }
-        let sampler = {
-            request.sampling.validate(vocab_size)?;
-            let endings = if request.ignore_eos { &[][..] } else { tokenizer.eos_ids() };
-            let banned: Vec<u32> = tokenizer.control_ids().iter().copied().filter(|id| !endings.contains(id)).collect();
-            Sampler::new(request.sampling, banned.into(), &prompt)?
-        };
-        // The last token is drawn but never run.
-        let branch =
-            |pending: Vec<u32>| Branch { cache: None, capacity: pending.len() + request.max_tokens - 1, pending };
+        request.sampling.validate(vocab_size)?;
+        let endings = if request.ignore_eos { &[][..] } else { tokenizer.eos_ids() };
+        let markers = if request.may_call { tokenizer.tool_marker_ids() } else { &[] };
+        let is_banned = |id: &u32| !endings.contains(id) && !markers.contains(id);
+        let banned: Arc<[u32]> = tokenizer.control_ids().iter().copied().filter(is_banned).collect();
+        let sampler = Sampler::new(&request.sampling)?;
+        let mut choice = request.stages;
+        choice.extend(request.sampling.stages(banned));
+        let distribution: Vec<Box<dyn LogitsStage>> =
+            if guided { vec![Box::new(Guidance { gamma: request.guidance })] } else { Vec::new() };
         Ok(Generation {
-            unconditioned: guided.then(|| (branch(start(neutral)), request.guidance)),
-            conditioned: branch(prompt),
+            unconditioned: guided.then(|| Branch::new(start(neutral), request.max_tokens)),
+            conditioned: Branch::new(prompt, request.max_tokens),
+            prompt_tokens,
+            max_tokens: request.max_tokens,
+            distribution,
+            choice,
             sampler,
             tokenizer: Arc::clone(tokenizer),
-            detokenizer: tokenizer.detokenizer(),
-            stops: StopStrings::new(request.stop),
-            eos: if request.ignore_eos { Vec::new() } else { tokenizer.eos_ids().to_vec() },
-            prompt_tokens,
-            generated: 0,
-            max_tokens: request.max_tokens,
+            detokenizer: if request.may_call { tokenizer.tool_detokenizer() } else { tokenizer.detokenizer() },
+            stops: StopFilter::new(request.stop),
+            eos: endings.to_vec(),
+            top_logprobs: request.top_logprobs,
+            score_prompt: request.score_prompt,
+            pooled: None,
             finish: None,
         })
+    }
+
+    /// A sequence of which the embedding is wanted: the mean of the hidden states over its tokens, of length 1.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn embedding(checkpoint: &Checkpoint, text: Vec<u32>) -> Result<Generation, GenerateError> {
+        let mut generation = Generation::new(checkpoint, GenerationRequest::new(text, 0))?;
+        generation.pooled = Some(vec![0.0; checkpoint.config().hidden_size]);
+        Ok(generation)
     }
 
     /// Tokens of the prompt, its rating token included.
@@ -231,9 +313,9 @@ impl Generation {
         self.prompt_tokens
     }
 
-    /// Tokens drawn so far.
-    pub fn generated_tokens(&self) -> usize {
-        self.generated
+    /// Tokens to generate at most.
+    pub fn max_tokens(&self) -> usize {
+        self.max_tokens
     }
 
     /// Whether the answer has ended.
@@ -241,23 +323,97 @@ impl Generation {
         self.finish.is_some()
     }
 
-    /// The passes of this sequence: one, or two under guidance.
-    fn branches(&mut self) -> impl Iterator<Item = &mut Branch> {
-        std::iter::once(&mut self.conditioned).chain(self.unconditioned.as_mut().map(|(branch, _)| branch))
+    /// The tokens that would have to be run before the next one can be drawn, over all passes: 1 or 2 once the prompt is
+    /// through.
+    pub fn pending(&self) -> usize {
+        self.branches().map(Branch::pending).sum()
+    }
+
+    /// Passes of this sequence: one, or two under guidance.
+    pub fn passes(&self) -> usize {
+        1 + usize::from(self.unconditioned.is_some())
+    }
+
+    /// Takes memory for the whole sequence from a pool. `beginning` may know finished blocks of sequences that began
+    /// with the same tokens: it is asked for each pass, and what it returns is not computed again. Returns the tokens so
+    /// saved.
+    ///
+    /// # Errors
+    /// The number of blocks that the pool lacks; the sequence is then as it was.
+    pub fn start(
+        &mut self,
+        pool: &KvPool,
+        mut beginning: impl FnMut(&[u32]) -> Vec<Arc<KvBlock>>,
+    ) -> Result<usize, usize> {
+        // Scores and embeddings need every position anew.
+        let anew = self.score_prompt || self.pooled.is_some();
+        let mut caches: Vec<KvCache> = Vec::with_capacity(self.passes());
+        for branch in self.branches() {
+            // At least the last token is run, since the next one is drawn from it.
+            let most = if anew { 0 } else { (branch.tokens.len() - 1) / BLOCK_TOKENS };
+            let mut blocks = if most == 0 { Vec::new() } else { beginning(&branch.tokens) };
+            blocks.truncate(most);
+            let needed = branch.capacity.div_ceil(BLOCK_TOKENS) - blocks.len();
+            let reservation: Reservation = pool.reserve(needed)?;
+            caches.push(KvCache::new(reservation, blocks));
+        }
+        let saved = caches.iter().map(KvCache::len).sum();
+        for (branch, cache) in self.branches_mut().zip(caches) {
+            branch.cache = Some(cache);
+        }
+        Ok(saved)
+    }
+
+    /// Gives back the memory of a sequence that was started and has not been advanced since.
+    pub fn release(&mut self) {
+        self.branches_mut().for_each(|branch| branch.cache = None);
+    }
+
+    /// For each pass, its tokens as far as they are known, and how many of them have been run.
+    pub fn tokens(&self) -> impl Iterator<Item = (&[u32], usize)> {
+        self.branches().map(|branch| (&branch.tokens[..], branch.done()))
+    }
+
+    /// For each pass, the tokens of its finished blocks, and these.
+    pub fn finished_blocks(&self) -> impl Iterator<Item = (&[u32], &[Arc<KvBlock>])> {
+        self.branches().map(|branch| {
+            let blocks = branch.cache.as_ref().map(KvCache::full_blocks).unwrap_or_default();
+            (&branch.tokens[..blocks.len() * BLOCK_TOKENS], blocks)
+        })
+    }
+
+    fn branches(&self) -> impl Iterator<Item = &Branch> {
+        std::iter::once(&self.conditioned).chain(&self.unconditioned)
+    }
+
+    fn branches_mut(&mut self) -> impl Iterator<Item = &mut Branch> {
+        std::iter::once(&mut self.conditioned).chain(&mut self.unconditioned)
+    }
+
+    /// How many tokens of each pass a step runs that may run `most` of each. The passes come to their ends in the same
+    /// step, so that their logits meet.
+    fn portions(&self, most: usize) -> Vec<usize> {
+        let ends = self.branches().all(|branch| branch.pending() <= most);
+        self.branches().map(|branch| branch.pending().saturating_sub(usize::from(!ends)).min(most)).collect()
+    }
+
+    /// Scores of the tokens behind the rows of a piece of the prompt that ends at `end`.
+    fn score(&self, rows: &[Vec<f32>], end: usize) -> Vec<TokenLogprob> {
+        let first = end - rows.len();
+        let tokens = &self.conditioned.tokens[first + 1..end + 1];
+        rows.iter().zip(tokens).map(|(logits, token)| TokenLogprob::of(logits, *token, self.top_logprobs)).collect()
     }
 
     /// Draws the next token from the logits of this sequence's passes, in their order.
-    fn advance(&mut self, mut logits: Vec<Vec<f32>>) -> Result<Step, GenerateError> {
-        let unconditioned = if self.unconditioned.is_some() { logits.pop() } else { None };
-        let mut logits = logits.pop().unwrap_or_default();
-        if let (Some((_, gamma)), Some(unconditioned)) = (&self.unconditioned, unconditioned) {
-            logits = guide(&logits, &unconditioned, *gamma);
-        }
-        let Sampled { token, logprob } = self.sampler.sample(&mut logits)?;
-        for branch in self.branches() {
-            branch.pending = vec![token];
-        }
-        self.generated += 1;
+    fn draw(&mut self, mut logits: Vec<f32>, unconditioned: Option<&[f32]>) -> Result<Progress, GenerateError> {
+        let (prompt, generated) = self.conditioned.tokens.split_at(self.prompt_tokens);
+        let history = History { prompt, generated, unconditioned };
+        apply_all(&mut self.distribution, &mut logits, &history)?;
+        let distribution = logits.clone();
+        apply_all(&mut self.choice, &mut logits, &history)?;
+        let token = self.sampler.sample(&logits)?;
+        self.branches_mut().for_each(|branch| branch.tokens.push(token));
+        let generated = self.conditioned.tokens.len() - self.prompt_tokens;
         let (mut text, mut finish) = (String::new(), None);
         if self.eos.contains(&token) {
             finish = Some(FinishReason::Stop);
@@ -265,7 +421,7 @@ impl Generation {
             let new = self.detokenizer.push(&self.tokenizer, token)?;
             if self.stops.push(&new, &mut text) {
                 finish = Some(FinishReason::Stop);
-            } else if self.generated == self.max_tokens {
+            } else if generated == self.max_tokens {
                 finish = Some(FinishReason::Length);
             }
         }
@@ -276,140 +432,165 @@ impl Generation {
             }
             self.finish = finish;
         }
-        Ok(Step { token, logprob, text, finish })
+        let token = TokenLogprob::of(&distribution, token, self.top_logprobs);
+        Ok(Progress { step: Some(Step { token, text }), finish, ..Progress::default() })
+    }
+
+    /// Ends a sequence of which nothing is generated.
+    fn end(&mut self) -> Progress {
+        self.finish = Some(FinishReason::Length);
+        let embedding = self.pooled.take().map(|mut sum| {
+            let norm = sum.iter().map(|x| x * x).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+            sum.iter_mut().for_each(|x| *x /= norm);
+            sum
+        });
+        Progress { finish: self.finish, embedding, ..Progress::default() }
     }
 }
 
-/// `log p = log p(u) + γ · (log p(c) − log p(u))`, unnormalised.
-fn guide(conditioned: &[f32], unconditioned: &[f32], gamma: f32) -> Vec<f32> {
-    let (c, u) = (log_softmax(conditioned), log_softmax(unconditioned));
-    c.iter().zip(u).map(|(c, u)| u + gamma * (c - u)).collect()
+/// Whether a second pass is needed. Refuses guidance that cannot be honoured.
+fn guided(checkpoint: &Checkpoint, request: &GenerationRequest) -> Result<bool, GenerateError> {
+    if !(1.0..=10.0).contains(&request.guidance) {
+        return Err(GenerateError::Guidance(request.guidance));
+    }
+    match (request.guidance != 1.0, checkpoint.rated(), request.rating) {
+        (false, _, _) => Ok(false),
+        (true, false, _) => Err(GenerateError::Unrated(checkpoint.name().to_owned())),
+        (true, true, None) => Err(GenerateError::GuidanceWithoutRating),
+        (true, true, Some(_)) if request.score_prompt => Err(GenerateError::GuidedScores),
+        (true, true, Some(_)) => Ok(true),
+    }
 }
 
-/// One decoding step for every generation, as one batch: prompts are prefilled, running sequences get their next token.
-/// Result `i` belongs to generation `i`; none may be finished.
+impl TokenLogprob {
+    /// The probability of a token under `logits`, [vocab_size], and its `top` rivals.
+    fn of(logits: &[f32], token: u32, top: usize) -> TokenLogprob {
+        let sum = log_sum_exp(logits);
+        let mut best: Vec<(u32, f32)> = Vec::new();
+        if top > 0 {
+            let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+            best = (0u32..).zip(logits.iter().copied()).collect();
+            if top < best.len() {
+                best.select_nth_unstable_by(top, order);
+                best.truncate(top);
+            }
+            best.sort_unstable_by(order);
+            best.iter_mut().for_each(|(_, logprob)| *logprob -= sum);
+        }
+        let logprob = logits.get(token as usize).map_or(f32::NEG_INFINITY, |logit| logit - sum);
+        TokenLogprob { token, logprob, top: best }
+    }
+}
+
+/// A generation that takes part in a step, and how much of it.
+pub struct Work<'a> {
+    /// The sequence.
+    pub generation: &'a mut Generation,
+    /// How many tokens of each of its passes may be run, at least 1.
+    pub tokens: usize,
+}
+
+/// One step of many sequences as one batch: pieces of prompts are run, sequences whose prompt is through get their next
+/// token. Result `i` belongs to `work[i]`; no sequence may be finished. A sequence that was not
+/// [started](Generation::start) gets memory of its own.
 ///
 /// # Errors
 /// The first failure; the generations of the batch are then in no defined state and must be dropped.
-pub fn step(checkpoint: &Checkpoint, generations: &mut [&mut Generation]) -> Result<Vec<Step>, GenerateError> {
-    let rows = checkpoint.decoder.device().with_context(|| forward(checkpoint, generations))?;
-    let mut rows = rows.into_iter();
-    generations
-        .iter_mut()
-        .map(|generation| {
-            let passes = generation.branches().count();
-            let logits = rows.by_ref().take(passes).collect();
-            generation.advance(logits)
-        })
-        .collect()
+pub fn step(checkpoint: &Checkpoint, work: &mut [Work<'_>]) -> Result<Vec<Progress>, GenerateError> {
+    checkpoint.decoder.device().with_context(|| advance(checkpoint, work))
 }
 
-/// Logits after the last token of every pass, [passes][vocab].
-fn forward(checkpoint: &Checkpoint, generations: &mut [&mut Generation]) -> Result<Vec<Vec<f32>>, candle_core::Error> {
+/// What becomes of the rows of one sequence in a step.
+struct Share {
+    /// Tokens of each pass that are run.
+    portions: Vec<usize>,
+    /// Rows of the first pass that are scored: the first ones.
+    scored: usize,
+    /// Whether a token is drawn.
+    draws: bool,
+}
+
+fn advance(checkpoint: &Checkpoint, work: &mut [Work<'_>]) -> Result<Vec<Progress>, GenerateError> {
     let decoder = &checkpoint.decoder;
-    for branch in generations.iter_mut().flat_map(|g| g.branches()).filter(|branch| branch.cache.is_none()) {
-        branch.cache = Some(KvCache::new(checkpoint.config(), branch.capacity, decoder.device())?);
-    }
-    let mut segments: Vec<Segment<'_>> = generations
-        .iter_mut()
-        .flat_map(|g| g.branches())
-        .map(|branch| Segment { tokens: &branch.pending, cache: branch.cache.as_mut() })
-        .collect();
-    let mut end = 0;
-    let last: Vec<u32> = segments
-        .iter()
-        .map(|segment| {
-            end += segment.tokens.len() as u32;
-            end - 1
-        })
-        .collect();
-    let hidden = decoder.forward(&mut segments)?; // [rows, hidden]
-    let last = candle_core::Tensor::from_vec(last, segments.len(), hidden.device())?;
-    decoder.logits(&hidden.index_select(&last, 0)?)?.to_vec2()
-}
-
-/// Holds text back while it may still turn out to be the beginning of a stop string.
-struct StopStrings {
-    stops: Vec<String>,
-    held: String,
-    hit: bool,
-}
-
-impl StopStrings {
-    fn new(stops: Vec<String>) -> Self {
-        StopStrings { stops, held: String::new(), hit: false }
-    }
-
-    /// Adds new text and moves what is certain to `out`; true once a stop string is complete, and no text comes after it.
-    fn push(&mut self, new: &str, out: &mut String) -> bool {
-        if self.hit {
-            return true;
+    let mut shares = Vec::with_capacity(work.len());
+    let mut wanted: Vec<u32> = Vec::new(); // rows of which logits are needed
+    let mut row = 0;
+    for Work { generation, tokens } in work.iter_mut() {
+        for branch in generation.branches_mut().filter(|branch| branch.cache.is_none()) {
+            branch.cache = Some(KvCache::unpooled(checkpoint.config(), branch.capacity));
         }
-        self.held.push_str(new);
-        if let Some(at) = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min() {
-            out.push_str(&self.held[..at]);
-            self.hit = true;
+        let portions = generation.portions((*tokens).max(1));
+        let ends = generation.branches().zip(&portions).all(|(branch, portion)| branch.pending() == *portion);
+        let draws = ends && generation.max_tokens > 0;
+        let done = generation.conditioned.done();
+        // The row of a token scores the one behind it.
+        let left = (generation.prompt_tokens - 1).saturating_sub(done);
+        let scored = if generation.score_prompt { left.min(portions[0]) } else { 0 };
+        wanted.extend(row..row + scored as u32);
+        for portion in &portions {
+            row += *portion as u32;
+            wanted.extend(draws.then(|| row - 1));
+        }
+        shares.push(Share { portions, scored, draws });
+    }
+    let hidden = forward(checkpoint, work, &shares)?; // [rows, hidden]
+    let mut logits = match wanted.len() {
+        0 => Vec::new(),
+        n => decoder.logits(&hidden.index_select(&Tensor::from_vec(wanted, n, hidden.device())?, 0)?)?.to_vec2()?,
+    }
+    .into_iter();
+    let mut row = 0;
+    let mut results = Vec::with_capacity(work.len());
+    for (Work { generation, .. }, share) in work.iter_mut().zip(shares) {
+        if let Some(sum) = &mut generation.pooled {
+            let own = hidden.narrow(0, row, share.portions[0])?.to_vec2::<f32>()?;
+            // Row by row, so that the sum is the same however the text was cut into pieces.
+            own.iter().for_each(|row| sum.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+        }
+        row += share.portions.iter().sum::<usize>();
+        let rows: Vec<Vec<f32>> = logits.by_ref().take(share.scored).collect();
+        let end = generation.conditioned.done() - (share.portions[0] - share.scored);
+        let scored = generation.score(&rows, end);
+        let mut progress = if share.draws {
+            let first: Vec<f32> = logits.next().unwrap_or_default();
+            let second = if generation.unconditioned.is_some() { logits.next() } else { None };
+            generation.draw(first, second.as_deref())?
+        } else if generation.pending() == 0 {
+            generation.end()
         } else {
-            let longest = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
-            out.extend(self.held.drain(..self.held.len() - longest));
-        }
-        self.hit
+            Progress::default()
+        };
+        progress.scored = scored;
+        results.push(progress);
     }
-
-    /// Adds the last text and releases what was held back, unless a stop string is complete: then true.
-    fn finish(&mut self, tail: &str, out: &mut String) -> bool {
-        let hit = self.push(tail, out);
-        if !hit {
-            out.push_str(&std::mem::take(&mut self.held));
-        }
-        hit
-    }
+    Ok(results)
 }
 
-/// The length in bytes of the longest end of `text` that begins `stop`.
-fn overlap(text: &str, stop: &str) -> usize {
-    (1..stop.len()).rev().find(|&n| stop.is_char_boundary(n) && text.ends_with(&stop[..n])).unwrap_or(0)
+/// Hidden states of the portions of all passes, [rows, hidden].
+fn forward(checkpoint: &Checkpoint, work: &mut [Work<'_>], shares: &[Share]) -> Result<Tensor, candle_core::Error> {
+    let mut segments = Vec::new();
+    for (Work { generation, .. }, share) in work.iter_mut().zip(shares) {
+        for (branch, portion) in generation.branches_mut().zip(&share.portions) {
+            let Branch { tokens, cache: Some(cache), .. } = branch else { continue };
+            if *portion > 0 {
+                let done = cache.len();
+                segments.push(Segment { tokens: &tokens[done..done + portion], cache, total: tokens.len() });
+            }
+        }
+    }
+    checkpoint.decoder.forward_cached(&mut segments)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(stops: &[&str], pieces: &[&str]) -> (String, bool) {
-        let mut held = StopStrings::new(stops.iter().map(|s| s.to_string()).collect());
-        let mut out = String::new();
-        for piece in pieces {
-            if held.push(piece, &mut out) {
-                return (out, true);
-            }
-        }
-        let hit = held.finish("", &mut out);
-        (out, hit)
-    }
-
     #[test]
-    fn stop_strings_are_found_over_any_cut_and_never_leak() {
-        let text = "one two\n\nthree";
-        for cut in 0..=text.len() {
-            for cut2 in cut..=text.len() {
-                let pieces = [&text[..cut], &text[cut..cut2], &text[cut2..]];
-                assert_eq!(run(&["\n\n", "threefold"], &pieces), ("one two".to_owned(), true));
-                assert_eq!(run(&["\n\n\n", "threefold"], &pieces), (text.to_owned(), false));
-            }
-        }
-        assert_eq!(run(&["äö"], &["xä", "ä", "öy"]), ("xä".to_owned(), true));
-    }
-
-    #[test]
-    fn guidance_of_one_is_the_conditioned_distribution_and_more_sharpens_it() {
-        let (c, u) = ([1.0, 0.0, -1.0], [0.0, 0.0, 0.0]);
-        let one = log_softmax(&guide(&c, &u, 1.0));
-        for (a, b) in one.iter().zip(log_softmax(&c)) {
-            assert!((a - b).abs() < 1e-6);
-        }
-        let three = log_softmax(&guide(&c, &u, 3.0));
-        assert!(three[0] > one[0] && three[2] < one[2]);
-        let none = log_softmax(&guide(&c, &u, 0.0));
-        assert!((none[0] - none[2]).abs() < 1e-6);
+    fn a_token_has_the_same_float_beside_its_rivals() {
+        let logits = [0.5, 2.0, -1.0, 2.0];
+        let found = TokenLogprob::of(&logits, 3, 2);
+        assert_eq!((found.top[0].0, found.top[1]), (1, (3, found.logprob)));
+        assert_eq!(TokenLogprob::of(&logits, 0, 9).top.len(), 4);
+        assert!(TokenLogprob::of(&logits, 0, 0).top.is_empty());
     }
 }

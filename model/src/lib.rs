@@ -12,6 +12,7 @@ pub mod card;
 pub mod logits;
 mod mapping;
 pub mod sampling;
+pub mod stop;
 pub mod tokenizer;
 
 pub mod grammar;
@@ -21,12 +22,15 @@ pub mod generate;
 
 pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
-pub use decoder::{Decoder, KvCache, ParameterSource, Segment};
-pub use generate::{FinishReason, GenerateError, Generation, GenerationRequest, Step, step};
+pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSource, Segment};
+pub use generate::{
+    FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work, step,
+};
 pub use grammar::{Grammar, GrammarError, Grammars};
 pub use logits::{History, LogitsStage, StageError};
 pub use rating::Rating;
-pub use sampling::{Sampled, Sampler, SamplingError, SamplingParams};
+pub use sampling::{Sampler, SamplingError, SamplingParams};
+pub use stop::{StopError, StopStrings};
 pub use tokenizer::{
     ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts, Tool, ToolCall, ToolError, ToolFormat,
     ToolParser, ToolPiece,

@@ -1,16 +1,14 @@
-//! Choosing the next token from logits.
-//!
-//! [`Sampler::sample`] works in this order: logit bias → repetition, presence and frequency penalties → bans → (the
-//! log-probability is taken here) → temperature → `top_k` → `top_p` → `min_p` → draw. Each of the last three sees only
-//! what the one before it left, renormalised.
+//! Choosing the next token from logits: temperature → `top_k` → `top_p` → `min_p` → draw. Each of the last three sees
+//! only what the one before it left, renormalised. What changes the logits before is a [chain of stages](crate::logits).
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::logits::{Bans, Bias, LogitsStage, Penalties};
 
 /// How to choose tokens.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,25 +133,29 @@ impl SamplingParams {
         }
         Ok(())
     }
+
+    /// What these parameters do to the logits before the draw; `banned` is never chosen.
+    pub fn stages(&self, banned: Arc<[u32]>) -> Vec<Box<dyn LogitsStage>> {
+        let mut stages: Vec<Box<dyn LogitsStage>> = Vec::new();
+        if !self.logit_bias.is_empty() {
+            stages.push(Box::new(Bias(self.logit_bias.clone())));
+        }
+        if let Some(penalties) = Penalties::new(self.repetition_penalty, self.presence_penalty, self.frequency_penalty)
+        {
+            stages.push(Box::new(penalties));
+        }
+        stages.push(Box::new(Bans(banned)));
+        stages
+    }
 }
 
-/// A chosen token.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampled {
-    /// Its id.
-    pub token: u32,
-    /// Its natural-log probability after bias, penalties and bans, before temperature and truncation: the same float as
-    /// [`log_softmax`] of the logits that [`Sampler::sample`] leaves behind.
-    pub logprob: f32,
-}
-
-/// The state of choosing the tokens of one sequence: random generator and tokens so far.
+/// The state of drawing the tokens of one sequence.
 #[derive(Clone, Debug)]
 pub struct Sampler {
-    params: SamplingParams,
-    banned: Arc<[u32]>,
-    /// How often each token was generated; 0 for those of the prompt alone.
-    seen: HashMap<u32, u32>,
+    temperature: f32,
+    top_k: Option<usize>,
+    top_p: f32,
+    min_p: f32,
     rng: ChaCha12Rng,
     /// Kept between calls for its capacity.
     candidates: Vec<Candidate>,
@@ -173,78 +175,35 @@ impl Candidate {
 }
 
 impl Sampler {
-    /// A sampler that never chooses a token of `banned`; `prompt` counts for the repetition penalty alone.
+    /// A sampler with these parameters.
     ///
     /// # Errors
-    /// A parameter out of range. That `logit_bias` names existing tokens shows with the first logits; check it
-    /// beforehand with [`SamplingParams::validate`].
-    pub fn new(params: SamplingParams, banned: Arc<[u32]>, prompt: &[u32]) -> Result<Self, SamplingError> {
+    /// A parameter out of range. That `logit_bias` names existing tokens is for [`SamplingParams::validate`].
+    pub fn new(params: &SamplingParams) -> Result<Self, SamplingError> {
         params.validate(usize::MAX)?;
         let rng = match params.seed {
             Some(seed) => ChaCha12Rng::seed_from_u64(seed),
             None => ChaCha12Rng::from_seed(entropy()),
         };
-        let seen = match params.repetition_penalty == 1.0 {
-            true => HashMap::new(),
-            false => prompt.iter().map(|&token| (token, 0)).collect(),
-        };
-        Ok(Self { params, banned, seen, rng, candidates: Vec::new() })
+        let SamplingParams { temperature, top_k, top_p, min_p, .. } = *params;
+        Ok(Self { temperature, top_k, top_p, min_p, rng, candidates: Vec::new() })
     }
 
-    /// Chooses the next token. `logits`: `[vocab_size]`, changed in place by bias, penalties and bans (a banned token's
-    /// becomes -∞). Ids in `banned` beyond the vocabulary are passed over.
+    /// Chooses the next token from `logits`, `[vocab_size]`, where −∞ stands for a forbidden token.
     ///
     /// # Errors
-    /// NaN or +∞ among the logits, every token banned, or a bias for a token that does not exist.
-    pub fn sample(&mut self, logits: &mut [f32]) -> Result<Sampled, SamplingError> {
-        let vocab_size = logits.len();
+    /// NaN or +∞ among the logits, or every token forbidden.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, SamplingError> {
         if let Some(token) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
             return Err(SamplingError::InvalidLogit { token, value: logits[token] });
         }
-        self.adjust(logits)?;
-        let (best, max) = argmax(logits).ok_or(SamplingError::AllBanned { vocab_size })?;
-        let token = if self.params.temperature == 0.0 { best } else { self.draw(logits, max) };
-        let logprob = log_probability(logits[token as usize], log_sum_exp(logits));
-        self.record(token);
-        Ok(Sampled { token, logprob })
-    }
-
-    /// Counts a token that something else chose (a forced one, a plugin's) as generated.
-    pub fn record(&mut self, token: u32) {
-        *self.seen.entry(token).or_insert(0) += 1;
-    }
-
-    /// Bias, penalties, bans.
-    fn adjust(&self, logits: &mut [f32]) -> Result<(), SamplingError> {
-        let params = &self.params;
-        let vocab_size = logits.len();
-        for &(token, bias) in &params.logit_bias {
-            *logits.get_mut(token as usize).ok_or(SamplingError::BiasOutsideVocabulary { token, vocab_size })? += bias;
-        }
-        let (presence, frequency) = (params.presence_penalty, params.frequency_penalty);
-        let has_penalties = params.repetition_penalty != 1.0 || presence != 0.0 || frequency != 0.0;
-        for (&token, &count) in self.seen.iter().filter(|_| has_penalties) {
-            let Some(logit) = logits.get_mut(token as usize).filter(|l| **l > f32::NEG_INFINITY) else { continue };
-            match *logit > 0.0 {
-                true => *logit /= params.repetition_penalty,
-                false => *logit *= params.repetition_penalty,
-            }
-            if count > 0 {
-                *logit -= presence + frequency * count as f32;
-            }
-            *logit = logit.clamp(f32::MIN, f32::MAX); // a tiny or huge penalty must not make an infinity
-        }
-        for &token in self.banned.iter() {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                *logit = f32::NEG_INFINITY;
-            }
-        }
-        Ok(())
+        let (best, max) = argmax(logits).ok_or(SamplingError::AllBanned { vocab_size: logits.len() })?;
+        Ok(if self.temperature == 0.0 { best } else { self.draw(logits, max) })
     }
 
     /// Temperature, truncation, draw. `max`: the greatest logit, finite.
     fn draw(&mut self, logits: &[f32], max: f32) -> u32 {
-        let SamplingParams { temperature, top_k, top_p, min_p, .. } = self.params;
+        let Sampler { temperature, top_k, top_p, min_p, .. } = *self;
         let weight = |c: &Candidate| ((c.logit - max) / temperature).exp(); // 1 for the best
         let candidates = &mut self.candidates;
         candidates.clear();
@@ -318,21 +277,11 @@ fn argmax(logits: &[f32]) -> Option<(u32, f32)> {
     best
 }
 
-/// Natural-log probabilities: `logits - log Σ exp(logits)`, the sum in `f64`. Same length as `logits`; -∞ stays -∞. All
-/// NaN if every logit is -∞ or one is NaN.
-pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
-    let log_sum = log_sum_exp(logits);
-    logits.iter().map(|&logit| log_probability(logit, log_sum)).collect()
-}
-
-fn log_sum_exp(logits: &[f32]) -> f64 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from((l - max).exp())).sum();
-    f64::from(max) + sum.ln()
-}
-
-fn log_probability(logit: f32, log_sum: f64) -> f32 {
-    (f64::from(logit) - log_sum) as f32
+/// Natural-log probabilities of all tokens, for tests.
+#[cfg(test)]
+pub(crate) fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+    logits.iter().map(|&logit| (f64::from(logit) - sum.ln()) as f32).collect()
 }
 
 /// 256 bits of the operating system's entropy, by way of the keys the standard library draws for its hash maps.

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use safelmm_model::{Checkpoint, CheckpointError, Generation, GrammarError, Grammars, Rating};
+use safelmm_model::{Checkpoint, CheckpointError, GrammarError, Grammars, Rating};
 use safelmm_plugins::{ControlTokens, Pipeline};
 
 use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
-use crate::engine::{Engine, EngineConfig};
+use crate::engine::{Decoder, Engine, EngineConfig, Sequence};
 use crate::http::Spellings;
+use crate::metrics::Metrics;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +65,8 @@ pub struct App(Arc<Inner>);
 
 struct Inner {
     checkpoint: Arc<Checkpoint>,
-    engine: Engine<Generation>,
+    engine: Engine<Sequence>,
+    metrics: Metrics,
     server: ServerConfig,
     name: String,
     ratings: Vec<Rating>,
@@ -89,20 +91,25 @@ impl App {
         let default_rating = ratings.last().map(|ceiling: &Rating| default_rating.min(*ceiling));
         let sizes = EngineConfig {
             queue: config.server.queue,
+            queue_tokens: config.server.queue_tokens,
             max_batch: config.server.max_batch,
+            prefill_chunk: config.server.prefill_chunk,
             request_timeout: config.server.request_timeout,
         };
         let mut policies = Pipeline::default();
         let tokenizer = &checkpoint.tokenizer;
         let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
         policies.push(ControlTokens::new(spellings, config.policy.control_tokens));
-        let engine = Engine::start(Arc::clone(&checkpoint), sizes).map_err(StartError::Engine)?;
+        let metrics = Metrics::default();
+        let backend = Decoder::new(Arc::clone(&checkpoint), config.server.kv_cache_bytes);
+        let engine = Engine::start(backend, sizes, metrics.clone()).map_err(StartError::Engine)?;
         let server = config.server.clone();
         let created = unix_time();
         let (spellings, grammars) = (OnceLock::new(), OnceLock::new());
         Ok(App(Arc::new(Inner {
             checkpoint,
             engine,
+            metrics,
             server,
             name,
             ratings,
@@ -120,8 +127,13 @@ impl App {
     }
 
     /// The engine that decodes for all requests.
-    pub fn engine(&self) -> &Engine<Generation> {
+    pub fn engine(&self) -> &Engine<Sequence> {
         &self.0.engine
+    }
+
+    /// What is counted and measured.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// The resolved `[server]` section.

@@ -14,6 +14,8 @@
 
 pub mod config;
 pub mod demo;
+pub mod metrics;
+
 pub mod engine;
 
 mod app;

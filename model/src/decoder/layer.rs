@@ -2,32 +2,11 @@
 
 use candle_core::Tensor;
 
-use super::{KvCache, ParameterSource, Projection, Result};
+use super::cache::{self, KvCache};
+use super::linear::{Linear, Weight};
+use super::{ParameterSource, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
-
-/// y = x · Wᵀ + b; W: [out, in], b: [out].
-struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
-}
-
-impl Linear {
-    fn new<S: ParameterSource>(s: &mut S, name: &str, out: usize, input: usize, bias: bool) -> Result<Self, S::Error> {
-        let weight = s.get(&format!("{name}.weight"), &[out, input])?;
-        let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
-        Ok(Linear { weight, bias })
-    }
-
-    /// [rows, in] → [rows, out]
-    fn forward(&self, x: &Tensor, projection: Projection) -> Result<Tensor> {
-        let y = projection.apply(x, &self.weight)?;
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
-        }
-    }
-}
 
 /// The parameters of one layer.
 pub(super) struct Layer {
@@ -50,9 +29,10 @@ pub(super) struct Context<'a> {
     pub rotation: &'a Rotation,
     /// Sequences inside the packed rows.
     pub spans: &'a [Span],
-    /// How rows are projected.
-    pub projection: Projection,
 }
+
+/// The sequences' pasts, with the number of new tokens of each; none where every sequence is whole.
+pub(super) type Pasts<'a, 'c> = Option<&'a mut [(&'c mut KvCache, usize)]>;
 
 impl Layer {
     pub fn new<S: ParameterSource>(s: &mut S, config: &Config, index: usize) -> Result<Self, S::Error> {
@@ -70,81 +50,77 @@ impl Layer {
             None => Ok(None),
         };
         let (q_norm, k_norm) = (norm("q_norm", q_norm)?, norm("k_norm", k_norm)?);
+        let mut linear = |name: String, out: usize, input: usize, bias: bool| {
+            let weight = Weight::Tensor(s.get(&format!("{name}.weight"), &[out, input])?);
+            let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
+            Ok(Linear { weight, bias })
+        };
+        let (q, k, v) = (
+            linear(format!("{attn}.q_proj"), q_width, dim, config.qkv_bias)?,
+            linear(format!("{attn}.k_proj"), kv_width, dim, config.qkv_bias)?,
+            linear(format!("{attn}.v_proj"), kv_width, dim, config.qkv_bias)?,
+        );
+        let o = linear(format!("{attn}.o_proj"), dim, q_width, config.o_bias)?;
+        let (gate, up, down) = (
+            linear(format!("{mlp}.gate_proj"), wide, dim, config.mlp_bias)?,
+            linear(format!("{mlp}.up_proj"), wide, dim, config.mlp_bias)?,
+            linear(format!("{mlp}.down_proj"), dim, wide, config.mlp_bias)?,
+        );
         let (attention_norm, mlp_norm) = match config.post_norm() {
             false => ("input_layernorm", "post_attention_layernorm"),
             true => ("post_attention_layernorm", "post_feedforward_layernorm"),
         };
         Ok(Layer {
-            q: Linear::new(s, &format!("{attn}.q_proj"), q_width, dim, config.qkv_bias)?,
-            k: Linear::new(s, &format!("{attn}.k_proj"), kv_width, dim, config.qkv_bias)?,
-            v: Linear::new(s, &format!("{attn}.v_proj"), kv_width, dim, config.qkv_bias)?,
-            o: Linear::new(s, &format!("{attn}.o_proj"), dim, q_width, config.o_bias)?,
+            q,
+            k,
+            v,
+            o,
             q_norm,
             k_norm,
-            gate: Linear::new(s, &format!("{mlp}.gate_proj"), wide, dim, config.mlp_bias)?,
-            up: Linear::new(s, &format!("{mlp}.up_proj"), wide, dim, config.mlp_bias)?,
-            down: Linear::new(s, &format!("{mlp}.down_proj"), dim, wide, config.mlp_bias)?,
+            gate,
+            up,
+            down,
             attention_norm: s.get(&format!("{layer}.{attention_norm}.weight"), &[dim])?,
             mlp_norm: s.get(&format!("{layer}.{mlp_norm}.weight"), &[dim])?,
         })
     }
 
-    /// [rows, hidden] → [rows, hidden]; `caches` holds the past of each sequence, `None` for one without.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        index: usize,
-        context: &Context<'_>,
-        caches: &mut [Option<&mut KvCache>],
-    ) -> Result<Tensor> {
+    /// Packs the weights for inference.
+    pub fn pack(&mut self) -> Result<()> {
+        let Layer { q, k, v, o, gate, up, down, .. } = self;
+        [q, k, v, o, gate, up, down].into_iter().try_for_each(|linear| linear.weight.pack())
+    }
+
+    /// [rows, hidden] → [rows, hidden].
+    pub fn forward(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
         let eps = context.config.rms_norm_eps;
         if context.config.post_norm() {
-            let x = (x + rms_norm(&self.attention(x, index, context, caches)?, &self.attention_norm, eps)?)?;
-            &x + rms_norm(&self.feed_forward(&x, context.projection)?, &self.mlp_norm, eps)?
+            let x = (x + rms_norm(&self.attention(x, index, context, pasts)?, &self.attention_norm, eps)?)?;
+            &x + rms_norm(&self.feed_forward(&x)?, &self.mlp_norm, eps)?
         } else {
             let h = rms_norm(x, &self.attention_norm, eps)?;
-            let x = (x + self.attention(&h, index, context, caches)?)?;
-            &x + self.feed_forward(&rms_norm(&x, &self.mlp_norm, eps)?, context.projection)?
+            let x = (x + self.attention(&h, index, context, pasts)?)?;
+            &x + self.feed_forward(&rms_norm(&x, &self.mlp_norm, eps)?)?
         }
     }
 
-    fn feed_forward(&self, x: &Tensor, by: Projection) -> Result<Tensor> {
-        self.down.forward(&swiglu(&self.gate.forward(x, by)?, &self.up.forward(x, by)?)?, by)
+    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.down.forward(&swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
     }
 
-    fn attention(
-        &self,
-        x: &Tensor,
-        index: usize,
-        context: &Context<'_>,
-        caches: &mut [Option<&mut KvCache>],
-    ) -> Result<Tensor> {
+    fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
         let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
-        let (rows, by) = (x.dim(0)?, context.projection);
-        let q = self.normed(self.q.forward(x, by)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
-        let k = self.normed(self.k.forward(x, by)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
-        let v = self.v.forward(x, by)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
+        let rows = x.dim(0)?;
+        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
+        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
+        let v = self.v.forward(x)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
         let (q, k) = (rope(&q, context.rotation)?, rope(&k, context.rotation)?);
         let window = context.config.windows[index];
-        let out = if caches.iter().all(Option::is_none) {
-            attention(&q, &k, &v, context.spans, window)?
-        } else {
-            let mut outputs = Vec::with_capacity(caches.len());
-            for (span, cache) in context.spans.iter().zip(caches) {
-                let own = |t: &Tensor| t.narrow(0, span.queries.start, span.queries.len());
-                let (k, v) = match cache {
-                    Some(cache) => cache.append(index, &own(&k)?, &own(&v)?)?,
-                    None => (own(&k)?, own(&v)?),
-                };
-                let span = Span { queries: 0..span.queries.len(), keys: 0..k.dim(0)? };
-                outputs.push(attention(&own(&q)?, &k, &v, &[span], window)?);
-            }
-            match &outputs[..] {
-                [one] => one.clone(),
-                many => Tensor::cat(many, 0)?,
-            }
+        let out = match pasts {
+            Some(pasts) => cache::attend(pasts, index, &q, &k, &v, window)?,
+            None => attention(&q, &k, &v, context.spans, window)?,
         };
-        self.o.forward(&out.reshape((rows, n_heads * d))?, by)
+        self.o.forward(&out.reshape((rows, n_heads * d))?)
     }
 
     /// Normalises a projection as the family does and splits it into heads: [rows, heads · d] → [rows, heads, d].

@@ -5,15 +5,17 @@
 
 mod cache;
 mod layer;
+mod linear;
 mod positions;
 
 use candle_core::{Device, Tensor};
 
-pub use cache::KvCache;
-use layer::{Context, Layer};
+pub use cache::{BLOCK_TOKENS, KvBlock, KvCache, KvPool, Reservation};
+use layer::{Context, Layer, Pasts};
+use linear::Weight;
 
 use crate::config::Config;
-use crate::ops::{Span, project_rows, rms_norm};
+use crate::ops::{Span, rms_norm};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
 
@@ -26,46 +28,26 @@ pub trait ParameterSource {
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Self::Error>;
 }
 
-/// One sequence of a batch: its new tokens, and its past where it has one.
+/// One sequence of a batch whose past is kept.
 pub struct Segment<'a> {
     /// The tokens to run, at least one.
     pub tokens: &'a [u32],
-    /// The past, which the new tokens are added to; without it, the tokens are the whole sequence.
-    pub cache: Option<&'a mut KvCache>,
-}
-
-/// How the rows of a pass are projected: what makes a row's result the same bit for bit in any company.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Projection {
-    /// Sequences that go on by one token: a product of its own for each row.
-    Rows,
-    /// Whole sequences, prompts and training: the matrix library. It sums in another order where the result has at most
-    /// 256 elements; fewer rows than that are filled up with zeros.
-    Matrix,
-}
-
-impl Projection {
-    /// x · Wᵀ: [rows, in] → [rows, out].
-    fn apply(self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-        const SMALL: usize = 16 * 16;
-        let (rows, least) = (x.dim(0)?, (SMALL / weight.dim(0)? + 1).max(2));
-        match self {
-            Projection::Rows => project_rows(x, weight),
-            Projection::Matrix if rows < least => {
-                x.pad_with_zeros(0, 0, least - rows)?.matmul(&weight.t()?)?.narrow(0, 0, rows)
-            }
-            Projection::Matrix => x.matmul(&weight.t()?),
-        }
-    }
+    /// The past, which the new tokens are added to.
+    pub cache: &'a mut KvCache,
+    /// Tokens of the whole sequence as far as it is known now, at least those of the past and the new ones. RoPE
+    /// scalings that look at the length (dynamic NTK, LongRoPE) see this one, so that a prompt gets the same positions
+    /// in one piece and in many.
+    pub total: usize,
 }
 
 /// A decoder-only transformer with its output projection.
 pub struct Decoder {
     config: Config,
-    embedding: Tensor, // [vocab, hidden]
+    device: Device,
+    embedding: Weight, // [vocab, hidden]
     layers: Vec<Layer>,
     norm: Tensor,         // [hidden]
-    head: Option<Tensor>, // [vocab, hidden]; none when tied
+    head: Option<Weight>, // [vocab, hidden]; none when tied
 }
 
 impl Decoder {
@@ -79,7 +61,19 @@ impl Decoder {
         let layers = (0..config.n_layers).map(|i| Layer::new(source, &config, i)).collect::<Result<_, _>>()?;
         let norm = source.get("model.norm.weight", &[config.hidden_size])?;
         let head = if config.tie_word_embeddings { None } else { Some(source.get("lm_head.weight", &shape)?) };
-        Ok(Decoder { config, embedding, layers, norm, head })
+        let (device, embedding) = (embedding.device().clone(), Weight::Tensor(embedding));
+        Ok(Decoder { config, device, embedding, layers, norm, head: head.map(Weight::Tensor) })
+    }
+
+    /// Packs the weights for inference: products are faster, a row has the same bits in any company, and gradients are
+    /// over. The parameters must lie on the CPU.
+    ///
+    /// # Errors
+    /// Parameters on another device.
+    pub fn pack(&mut self) -> Result<()> {
+        self.embedding.pack()?;
+        self.head.as_mut().map_or(Ok(()), Weight::pack)?;
+        self.layers.iter_mut().try_for_each(Layer::pack)
     }
 
     /// The shape of the model.
@@ -89,93 +83,82 @@ impl Decoder {
 
     /// Where the parameters are.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        &self.device
     }
 
-    /// The output projection, [vocab, hidden].
-    pub fn head(&self) -> &Tensor {
+    /// The output projection, [vocab, hidden], for the loss.
+    ///
+    /// # Errors
+    /// The weights are packed.
+    pub fn head(&self) -> Result<&Tensor> {
+        self.projection().tensor()
+    }
+
+    fn projection(&self) -> &Weight {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
-    /// Hidden states after the last norm, [rows, hidden], where rows counts the tokens of all segments in order.
+    /// Hidden states after the last norm, [rows, hidden], of whole sequences, where rows counts the tokens of all
+    /// sequences in order. Gradients go through.
     ///
     /// # Errors
-    /// An empty segment, a token outside the vocabulary, or a cache without room for the new tokens.
-    pub fn forward(&self, segments: &mut [Segment<'_>]) -> Result<Tensor> {
-        for segment in segments.iter() {
-            self.check(segment)?;
-        }
-        // Sequences that go on by one token, and the others, are two passes: see `Projection`.
-        let goes_on = |segment: &Segment<'_>| segment.tokens.len() == 1 && segment.cache.is_some();
-        let mut row = 0;
-        let mut passes = [(Projection::Rows, Vec::new(), Vec::new()), (Projection::Matrix, Vec::new(), Vec::new())];
-        for segment in segments {
-            let (_, members, rows) = &mut passes[usize::from(!goes_on(segment))];
-            rows.extend(row..row + segment.tokens.len() as u32);
-            row += segment.tokens.len() as u32;
-            members.push(segment);
-        }
-        let mut results = Vec::new();
-        let mut order = vec![0_u32; row as usize];
-        let mut place = 0;
-        for (projection, mut members, rows) in passes.into_iter().filter(|(_, members, _)| !members.is_empty()) {
-            results.push(self.pass(&mut members, projection)?);
-            for row in rows {
-                order[row as usize] = place;
-                place += 1;
-            }
-        }
-        match &results[..] {
-            [one] => Ok(one.clone()),
-            both => Tensor::cat(both, 0)?.index_select(&Tensor::from_vec(order, row as usize, self.device())?, 0),
-        }
+    /// A sequence without tokens, or a token outside the vocabulary.
+    pub fn forward(&self, sequences: &[&[u32]]) -> Result<Tensor> {
+        let lengths: Vec<_> = sequences.iter().map(|tokens| (0, tokens.len(), tokens.len())).collect();
+        self.run(sequences, &lengths, None)
     }
 
-    /// One pass over segments of one kind, which have been checked.
-    fn pass(&self, segments: &mut [&mut Segment<'_>], projection: Projection) -> Result<Tensor> {
-        let mut tokens = Vec::new();
-        let mut spans = Vec::with_capacity(segments.len());
-        let mut sequences = Vec::with_capacity(segments.len());
-        for segment in segments.iter() {
-            let rows = tokens.len()..tokens.len() + segment.tokens.len();
-            tokens.extend_from_slice(segment.tokens);
-            sequences.push((segment.cache.as_ref().map_or(0, |c| c.len()), segment.tokens.len()));
-            spans.push(Span { queries: rows.clone(), keys: rows });
+    /// Hidden states after the last norm, [rows, hidden], of sequences that go on from their pasts.
+    ///
+    /// # Errors
+    /// A segment without tokens, a token outside the vocabulary, or a cache without room for the new tokens.
+    pub fn forward_cached(&self, segments: &mut [Segment<'_>]) -> Result<Tensor> {
+        for segment in segments.iter_mut() {
+            segment.cache.prepare(segment.tokens.len())?;
         }
-        let rotation = positions::rotation(&self.config.rope, self.config.head_dim, &sequences);
-        let context = Context { config: &self.config, rotation: &rotation, spans: &spans, projection };
-        let mut caches: Vec<_> = segments.iter_mut().map(|s| s.cache.as_deref_mut()).collect();
-        let rows = tokens.len();
-        let mut x = self.embedding.index_select(&Tensor::from_vec(tokens, rows, self.device())?, 0)?; // [rows, hidden]
+        let tokens: Vec<&[u32]> = segments.iter().map(|s| s.tokens).collect();
+        let lengths: Vec<_> = segments.iter().map(|s| (s.cache.len(), s.tokens.len(), s.total)).collect();
+        let mut pasts: Vec<_> = segments.iter_mut().map(|s| (&mut *s.cache, s.tokens.len())).collect();
+        let hidden = self.run(&tokens, &lengths, Some(&mut pasts))?;
+        pasts.into_iter().for_each(|(cache, tokens)| cache.advance(tokens));
+        Ok(hidden)
+    }
+
+    /// `lengths`: for each sequence its first position, its new tokens and its total length.
+    fn run(&self, sequences: &[&[u32]], lengths: &[(usize, usize, usize)], mut pasts: Pasts<'_, '_>) -> Result<Tensor> {
+        self.check(sequences)?;
+        let mut spans = Vec::with_capacity(sequences.len());
+        let mut rows = 0;
+        for tokens in sequences {
+            let span = rows..rows + tokens.len();
+            spans.push(Span { queries: span.clone(), keys: span });
+            rows += tokens.len();
+        }
+        let rotation = positions::rotation(&self.config.rope, self.config.head_dim, lengths);
+        let context = Context { config: &self.config, rotation: &rotation, spans: &spans };
+        let mut x = self.embedding.rows(&Tensor::from_vec(sequences.concat(), rows, self.device())?)?; // [rows, hidden]
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, &context, &mut caches)?;
-        }
-        for (cache, (_, tokens)) in caches.into_iter().zip(sequences) {
-            if let Some(cache) = cache {
-                cache.advance(tokens);
-            }
+            x = layer.forward(&x, index, &context, pasts.as_deref_mut())?;
         }
         rms_norm(&x, &self.norm, self.config.rms_norm_eps)
     }
 
-    /// Logits of hidden states: [rows, hidden] → [rows, vocab]. No gradient goes through; training has
-    /// [`cross_entropy`](crate::ops::cross_entropy).
+    /// Logits of hidden states: [rows, hidden] → [rows, vocab].
+    ///
+    /// # Errors
+    /// Hidden states of another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        Projection::Rows.apply(hidden, self.head())
+        self.projection().product(hidden)
     }
 
-    fn check(&self, segment: &Segment<'_>) -> Result<()> {
+    fn check(&self, sequences: &[&[u32]]) -> Result<()> {
         let vocab = self.config.vocab_size;
-        if segment.tokens.is_empty() {
-            candle_core::bail!("a sequence of the batch has no tokens");
-        }
-        if let Some(bad) = segment.tokens.iter().find(|&&t| t as usize >= vocab) {
-            candle_core::bail!("token {bad} is outside the vocabulary of {vocab}");
-        }
-        if let Some(cache) = &segment.cache {
-            let (len, new, capacity) = (cache.len(), segment.tokens.len(), cache.capacity());
-            if len + new > capacity {
-                candle_core::bail!("the cache holds {len} of {capacity} tokens: no room for {new} more");
+        for tokens in sequences {
+            if tokens.is_empty() {
+                candle_core::bail!("a sequence of the batch has no tokens");
+            }
+            if let Some(bad) = tokens.iter().find(|&&t| t as usize >= vocab) {
+                candle_core::bail!("token {bad} is outside the vocabulary of {vocab}");
             }
         }
         Ok(())

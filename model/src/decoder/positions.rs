@@ -5,14 +5,14 @@
 use crate::config::{Rope, RopeScaling};
 use crate::ops::Rotation;
 
-/// Angles of packed sequences; each is (first position, tokens).
-pub fn rotation(rope: &Rope, head_dim: usize, sequences: &[(usize, usize)]) -> Rotation {
+/// Angles of packed sequences; each is (first position, tokens, total length of the sequence).
+pub fn rotation(rope: &Rope, head_dim: usize, sequences: &[(usize, usize, usize)]) -> Rotation {
     let half = head_dim / 2;
-    let rows: usize = sequences.iter().map(|(_, tokens)| tokens).sum();
+    let rows: usize = sequences.iter().map(|(_, tokens, _)| tokens).sum();
     let (mut cos, mut sin) = (Vec::with_capacity(rows * half), Vec::with_capacity(rows * half));
     let factor = attention_factor(&rope.scaling);
-    for &(first, tokens) in sequences {
-        let frequencies = inverse_frequencies(rope, head_dim, first + tokens);
+    for &(first, tokens, total) in sequences {
+        let frequencies = inverse_frequencies(rope, head_dim, total);
         for position in first..first + tokens {
             for frequency in &frequencies {
                 let (s, c) = (position as f32 * frequency).sin_cos();

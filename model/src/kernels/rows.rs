@@ -57,47 +57,6 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     dot_inline(a, b)
 }
 
-/// Four products with one pass over `w`; each has the bits that [`dot`] would give it.
-#[inline(always)]
-fn dot4_inline(rows: [&[f32]; 4], w: &[f32]) -> [f32; 4] {
-    let mut lanes = [[0.0_f32; LANES]; 4];
-    let (w16, w_tail) = w.as_chunks::<LANES>();
-    let chunks = rows.map(|row| row.as_chunks::<LANES>());
-    for (c, w) in w16.iter().enumerate() {
-        for (lanes, (row, _)) in lanes.iter_mut().zip(&chunks) {
-            let x = &row[c];
-            for i in 0..LANES {
-                lanes[i] = x[i].mul_add(w[i], lanes[i]);
-            }
-        }
-    }
-    let mut totals = lanes.map(sum_lanes);
-    for (total, (_, tail)) in totals.iter_mut().zip(&chunks) {
-        for (x, w) in tail.iter().zip(w_tail) {
-            *total = x.mul_add(*w, *total);
-        }
-    }
-    totals
-}
-
-/// Products of every row of `x` with every row of `weights`, both [.., width]: `out[o · rows + r] = x_r · w_o`. The bits
-/// of a product do not depend on how many rows there are.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
-pub fn products(out: &mut [f32], x: &[f32], weights: &[f32], width: usize) {
-    let rows = x.len() / width;
-    for (out, w) in out.chunks_exact_mut(rows).zip(weights.chunks_exact(width)) {
-        let row = |r: usize| &x[r * width..(r + 1) * width];
-        let (fours, rest) = out.as_chunks_mut::<4>();
-        let first = 4 * fours.len();
-        for (i, four) in fours.iter_mut().enumerate() {
-            *four = dot4_inline([row(4 * i), row(4 * i + 1), row(4 * i + 2), row(4 * i + 3)], w);
-        }
-        for (i, one) in rest.iter_mut().enumerate() {
-            *one = dot_inline(row(first + i), w);
-        }
-    }
-}
-
 /// y = w · x / √(mean(x²) + ε) (Zhang and Sennrich 2019, equation 4).
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 pub fn rms_norm_row(y: &mut [f32], x: &[f32], weight: &[f32], eps: f32) {
@@ -209,6 +168,24 @@ pub fn softmax_row_grad(d: &mut [f32], p: &[f32], weighted_sum: f32, scale: f32)
     }
 }
 
+/// log Σ exp(xᵢ), natural. −∞ elements add nothing; NaN where an element is NaN or all are −∞.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+pub fn log_sum_exp(row: &[f32]) -> f32 {
+    let max = max_inline(row);
+    let mut lanes = [0.0_f32; LANES];
+    let (chunks, tail) = row.as_chunks::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += exp(chunk[i] - max);
+        }
+    }
+    let mut sum = sum_lanes(lanes);
+    for x in tail {
+        sum += exp(x - max);
+    }
+    max + sum.ln()
+}
+
 /// Turns a row of logits into softmax(logits) in place.
 /// Returns (log softmax(logits)[target], log Σ exp(logits)), both natural.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
@@ -252,25 +229,6 @@ mod tests {
             for (i, v) in row.iter().enumerate() {
                 let want = if (2..2 + n).contains(&i) { seen[i - 2].exp() / sum } else { 0.0 };
                 assert!((v - want).abs() < 1e-6, "{i}: {v} against {want}");
-            }
-        }
-    }
-
-    #[test]
-    fn products_are_those_of_each_row_alone() {
-        for (rows, outputs, width) in [(1, 3, 5), (4, 2, 16), (7, 9, 37), (16, 5, 64)] {
-            let number = |i: usize| ((i * 2_654_435_761) % 1009) as f32 / 500.0 - 1.0;
-            let x: Vec<f32> = (0..rows * width).map(number).collect();
-            let w: Vec<f32> = (0..outputs * width).map(|i| number(i + 77)).collect();
-            let mut out = vec![f32::NAN; rows * outputs];
-            products(&mut out, &x, &w, width);
-            for r in 0..rows {
-                for o in 0..outputs {
-                    let alone = dot(&x[r * width..][..width], &w[o * width..][..width]);
-                    assert_eq!(out[o * rows + r].to_bits(), alone.to_bits());
-                    let want: f64 = (0..width).map(|i| f64::from(x[r * width + i]) * f64::from(w[o * width + i])).sum();
-                    assert!((f64::from(alone) - want).abs() < 1e-4);
-                }
             }
         }
     }

@@ -5,7 +5,6 @@
 
 mod attention;
 mod cross_entropy;
-mod project;
 pub mod reference;
 mod rms_norm;
 mod rope;
@@ -15,9 +14,9 @@ mod types;
 
 pub use attention::attention;
 pub use cross_entropy::{cross_entropy, token_log_probs};
-pub use project::project_rows;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
+pub(crate) use storage::with_slice;
 pub use swiglu::swiglu;
 pub use types::{CrossEntropy, IGNORE, Rotation, Span};
 

@@ -30,7 +30,7 @@ pub use detokenizer::Detokenizer;
 pub use tools::{Tool, ToolCall, ToolError, ToolFormat, ToolParser, ToolPiece};
 
 use crate::rating::Rating;
-use chat::ChatTemplate;
+use chat::{ChatTemplate, SpecialTexts};
 use control::{Control, Controls, Piece};
 use detokenizer::DecodingScheme;
 
@@ -130,6 +130,9 @@ pub struct Tokenizer {
     rating_ids: [Option<u32>; Rating::ALL.len()],
     vocab_size: usize,
     chat: Option<ChatTemplate>,
+    /// The chat template as the folder has it.
+    chat_source: Option<String>,
+    texts: SpecialTexts,
     tool_format: Option<ToolFormat>,
     /// The control tokens among the markers of `tool_format`.
     tool_marker_ids: Vec<u32>,
@@ -264,9 +267,10 @@ impl Tokenizer {
         let (text, text_ids) = text_tokenizer(&whole, &controls, &ordinary, &unknown)?;
         let continued = continued_tokenizer(&text)?;
         let (mut chat, mut tool_format) = (None, None);
-        if let Some(source) = parts.chat_template.map(str::to_owned).or(config_template) {
-            let template = ChatTemplate::new(&source, texts)?;
-            tool_format = ToolFormat::of_template(&source).filter(|_| template.takes_tools());
+        let chat_source = parts.chat_template.map(str::to_owned).or(config_template);
+        if let Some(source) = &chat_source {
+            let template = ChatTemplate::new(source, texts.clone())?;
+            tool_format = ToolFormat::of_template(source).filter(|_| template.takes_tools());
             chat = Some(template);
         }
         let markers = tool_format.map(|format| <[&str; 2]>::from(format.markers()));
@@ -286,6 +290,8 @@ impl Tokenizer {
             rating_ids,
             vocab_size,
             chat,
+            chat_source,
+            texts,
             tool_format,
             tool_marker_ids,
         })
@@ -349,6 +355,21 @@ impl Tokenizer {
     /// The beginning-of-text token that `tokenizer_config.json` names.
     pub fn bos_id(&self) -> Option<u32> {
         self.bos_id
+    }
+
+    /// The text of the end-of-text token that `tokenizer_config.json` names, else of the first id that ends a text.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.texts.eos_token.as_deref()
+    }
+
+    /// The text of the padding token that `tokenizer_config.json` names.
+    pub fn pad_token(&self) -> Option<&str> {
+        self.texts.pad_token.as_deref()
+    }
+
+    /// The chat template, in Jinja.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_source.as_deref()
     }
 
     /// Whether [`Self::encode_chat`] can work.

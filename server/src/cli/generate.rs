@@ -4,8 +4,8 @@ use std::io::{self, Write, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use safelmm_model::{Checkpoint, CheckpointError, GenerateError, Generation, GenerationRequest, SamplingParams, step};
-use safelmm_model::{Rating, TokenizerError};
+use safelmm_model::{Checkpoint, CheckpointError, GenerateError, Generation, GenerationRequest, SamplingParams};
+use safelmm_model::{Rating, StopError, StopStrings, TokenizerError, Work, step};
 
 use super::args::GenerateArgs;
 use super::load::load;
@@ -13,6 +13,9 @@ use crate::config::DEFAULT_RATING;
 
 /// The most tokens when the user names no number.
 const DEFAULT_MAX_TOKENS: usize = 128;
+
+/// Tokens of the prompt that are run between two looks at Ctrl-C.
+const PREFILL_CHUNK: usize = 128;
 
 /// Why nothing, or not everything, was generated.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +29,9 @@ pub enum GenerateFailure {
     /// The model refuses the request, or failed.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// The stop strings cannot be used.
+    #[error("--stop: {0}")]
+    Stop(#[from] StopError),
     /// The text cannot be written, or no signals can be had.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -61,7 +67,8 @@ fn write_steps(
 ) -> Result<Ending, GenerateFailure> {
     let mut out = stdout().lock();
     while !generation.is_finished() && !interrupted.load(Ordering::Relaxed) {
-        for step in step(checkpoint, &mut [&mut *generation])? {
+        let work = Work { generation: &mut *generation, tokens: PREFILL_CHUNK };
+        for step in step(checkpoint, &mut [work])?.into_iter().filter_map(|progress| progress.step) {
             out.write_all(step.text.as_bytes())?;
         }
         out.flush()?;
@@ -71,7 +78,7 @@ fn write_steps(
     Ok(if generation.is_finished() { Ending::Complete } else { Ending::Interrupted })
 }
 
-fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequest, TokenizerError> {
+fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequest, GenerateFailure> {
     let defaults = &checkpoint.generation;
     let neutral = SamplingParams::default();
     // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
@@ -79,8 +86,6 @@ fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequ
     let rating: Option<Rating> = args.rating.or(checkpoint.rated().then_some(DEFAULT_RATING));
     let room = checkpoint.context_length().saturating_sub(prompt.len() + usize::from(rating.is_some()));
     Ok(GenerationRequest {
-        max_tokens: args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room).max(1)),
-        prompt,
         rating,
         guidance: args.guidance,
         sampling: SamplingParams {
@@ -92,8 +97,8 @@ fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequ
             seed: args.seed,
             ..neutral
         },
-        stop: args.stop,
-        ignore_eos: false,
+        stop: StopStrings::new(args.stop)?,
+        ..GenerationRequest::new(prompt, args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room).max(1)))
     })
 }
 

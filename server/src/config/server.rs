@@ -13,7 +13,10 @@ use super::{ConfigError, Overrides};
 pub(super) struct Section {
     listen: Option<String>,
     queue: Option<usize>,
+    queue_tokens: Option<usize>,
     max_batch: Option<usize>,
+    prefill_chunk: Option<usize>,
+    kv_cache_mib: Option<usize>,
     request_timeout_s: Option<u64>,
     shutdown_grace_s: Option<u64>,
     max_body_bytes: Option<usize>,
@@ -26,8 +29,16 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// `queue`, `--queue`: how many requests may wait; one more is answered with 429.
     pub queue: usize,
+    /// `queue_tokens`: how many tokens the waiting requests may have together, prompts and longest answers; beyond it a
+    /// request is answered with 429.
+    pub queue_tokens: usize,
     /// `max_batch`, `--max-batch`: how many sequences are decoded together.
     pub max_batch: usize,
+    /// `prefill_chunk`: how many tokens of prompts one step runs beside the others' next tokens.
+    pub prefill_chunk: usize,
+    /// `kv_cache_mib`: memory for keys and values of running sequences and of the prefix cache (MiB in the file). One
+    /// sequence of the whole context always fits.
+    pub kv_cache_bytes: usize,
     /// `request_timeout_s`: how long a request may take, waiting included (seconds in the file).
     pub request_timeout: Duration,
     /// `shutdown_grace_s`: how long running answers may go on after the signal to stop (seconds in the file).
@@ -41,7 +52,10 @@ impl Default for ServerConfig {
         ServerConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
             queue: 64,
+            queue_tokens: 1 << 20,
             max_batch: 8,
+            prefill_chunk: 128,
+            kv_cache_bytes: 1 << 30,
             request_timeout: Duration::from_secs(300),
             shutdown_grace: Duration::from_secs(10),
             max_body_bytes: 4 << 20,
@@ -60,19 +74,28 @@ impl ServerConfig {
             return Err(ConfigError::Remote { listen });
         }
         let queue = overrides.queue.or(section.queue).unwrap_or(default.queue);
+        let queue_tokens = section.queue_tokens.unwrap_or(default.queue_tokens);
+        let prefill_chunk = section.prefill_chunk.unwrap_or(default.prefill_chunk);
+        let kv_cache_mib = section.kv_cache_mib.unwrap_or(default.kv_cache_bytes >> 20);
         let max_batch = overrides.max_batch.or(section.max_batch).unwrap_or(default.max_batch);
         let timeout_s = section.request_timeout_s.unwrap_or(default.request_timeout.as_secs());
         let grace_s = section.shutdown_grace_s.unwrap_or(default.shutdown_grace.as_secs());
         let max_body_bytes = section.max_body_bytes.unwrap_or(default.max_body_bytes);
         within("queue (--queue, [server] queue)", queue as u64, 1, 65_536)?;
         within("max_batch (--max-batch, [server] max_batch)", max_batch as u64, 1, 256)?;
+        within("[server] queue_tokens", queue_tokens as u64, 1, 1 << 40)?;
+        within("[server] prefill_chunk", prefill_chunk as u64, 1, 65_536)?;
+        within("[server] kv_cache_mib", kv_cache_mib as u64, 1, 1 << 24)?;
         within("[server] request_timeout_s", timeout_s, 1, 86_400)?;
         within("[server] shutdown_grace_s", grace_s, 0, 3_600)?;
         within("[server] max_body_bytes", max_body_bytes as u64, 1_024, 1 << 30)?;
         Ok(ServerConfig {
             listen,
             queue,
+            queue_tokens,
             max_batch,
+            prefill_chunk,
+            kv_cache_bytes: kv_cache_mib << 20,
             request_timeout: Duration::from_secs(timeout_s),
             shutdown_grace: Duration::from_secs(grace_s),
             max_body_bytes,

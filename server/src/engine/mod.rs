@@ -1,54 +1,47 @@
 //! The engine: one thread decodes for all requests, behind a bounded queue.
 //!
-//! A request is a set of sequences (one for each choice of its answer). It waits in the queue as a whole, its sequences
-//! join the running batch as places become free, and every token goes back over the request's own channel. Dropping the
-//! [`Ticket`] is how a client leaves: its places are free at the next step.
+//! A request is a set of sequences (one for each choice of its answer). It waits in the queue as a whole; its sequences
+//! join the running batch as places and memory become free, long prompts run in pieces beside the others' tokens, and
+//! everything goes back over the request's own channel. Dropping the [`Ticket`] is how a client leaves: its places are
+//! free at the next step.
 
+mod backend;
+mod gauges;
+mod prefix;
 mod queue;
 mod worker;
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use safelmm_model::{Checkpoint, GenerateError, Generation, Step};
+use safelmm_model::Progress;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tracing::Span;
 
-use queue::{Phase, Queue, Refused};
-use worker::Job;
+pub use backend::{Backend, Decoder, Memory, Pending, Sequence, Started};
+pub use prefix::CacheDomain;
+
+use crate::metrics::Metrics;
+use gauges::Gauges;
+use queue::{Capacity, Phase, Queue, Refused};
 pub(crate) use worker::panic_message;
-
-/// What the engine thread drives: a batch of sequences, one step at a time.
-///
-/// The one real backend is a [`Checkpoint`]; the scheduler's tests use one that panics and stalls on demand.
-pub trait Backend: Send + 'static {
-    /// One running sequence and its state.
-    type Sequence: Send + 'static;
-
-    /// One decoding step for every sequence; the results are in the order of `sequences`.
-    fn step(&self, sequences: &mut [&mut Self::Sequence]) -> Result<Vec<Step>, GenerateError>;
-}
-
-impl Backend for Arc<Checkpoint> {
-    type Sequence = Generation;
-
-    fn step(&self, sequences: &mut [&mut Generation]) -> Result<Vec<Step>, GenerateError> {
-        safelmm_model::step(self, sequences)
-    }
-}
+use worker::{Job, Worker};
 
 /// Why a request gets no (further) tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
-    /// As many requests wait as the configuration allows.
-    #[error("the queue is full: {capacity} requests are waiting already")]
+    /// As many requests, or tokens, wait as the configuration allows.
+    #[error("the queue is full: try again in {} s", retry_after.as_secs())]
     QueueFull {
-        /// The configured number of waiting requests.
-        capacity: usize,
+        /// When there is likely to be room again.
+        retry_after: Duration,
     },
+    /// The request needs more memory than there is for all.
+    #[error("the request needs more key-value cache than this server has: shorten it, or give the server more")]
+    TooLarge,
     /// The request's time, waiting included, is over.
     #[error("the request was not finished within {} seconds", .limit.as_secs_f32())]
     Timeout {
@@ -66,14 +59,19 @@ pub enum EngineError {
 /// What happens to a request.
 #[derive(Debug)]
 pub enum Event {
-    /// Its first sequence has joined the batch.
-    Started,
-    /// One of its sequences has advanced by one token.
-    Token {
+    /// One of its sequences has joined the batch.
+    Started {
         /// Which of the request's sequences, in the order of submission.
         index: usize,
-        /// The token, and the text it cleared.
-        step: Step,
+        /// Tokens of its prompt that were found in the prefix cache.
+        cached_tokens: usize,
+    },
+    /// One of its sequences has come further.
+    Progress {
+        /// Which.
+        index: usize,
+        /// What the step brought.
+        progress: Progress,
     },
 }
 
@@ -82,8 +80,12 @@ pub enum Event {
 pub struct EngineConfig {
     /// How many requests may wait.
     pub queue: usize,
+    /// How many tokens, of prompts and of the longest answers, the waiting requests may have together.
+    pub queue_tokens: usize,
     /// How many sequences are decoded together.
     pub max_batch: usize,
+    /// How many tokens of prompts one step runs.
+    pub prefill_chunk: usize,
     /// How long a request may take, waiting included.
     pub request_timeout: Duration,
 }
@@ -91,29 +93,31 @@ pub struct EngineConfig {
 /// A handle on the engine thread. Dropping it abandons what runs.
 pub struct Engine<S> {
     queue: Arc<Queue<Job<S>>>,
-    running: Arc<AtomicUsize>,
+    gauges: Arc<Gauges>,
     thread: Mutex<Option<JoinHandle<()>>>,
     config: EngineConfig,
 }
 
 impl<S: Send + 'static> Engine<S> {
     /// Starts the engine thread. Fails when the operating system gives no thread.
-    pub fn start<B: Backend<Sequence = S>>(backend: B, config: EngineConfig) -> io::Result<Self> {
-        let queue = Arc::new(Queue::new(config.queue));
-        let running = Arc::new(AtomicUsize::new(0));
-        let thread = std::thread::Builder::new().name("engine".into()).spawn({
-            let (queue, running) = (Arc::clone(&queue), Arc::clone(&running));
-            move || worker::run(&backend, &queue, &running, config.max_batch)
-        })?;
-        Ok(Engine { queue, running, thread: Mutex::new(Some(thread)), config })
+    pub fn start<B: Backend<Sequence = S>>(backend: B, config: EngineConfig, metrics: Metrics) -> io::Result<Self> {
+        let queue = Arc::new(Queue::new(Capacity { entries: config.queue, cost: config.queue_tokens }));
+        let gauges = Arc::new(Gauges::new(metrics));
+        let worker = Worker::new(backend, Arc::clone(&queue), Arc::clone(&gauges), config);
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || worker.run())?;
+        Ok(Engine { queue, gauges, thread: Mutex::new(Some(thread)), config })
     }
 
-    /// Puts a request into the queue. Errors: [`EngineError::QueueFull`], [`EngineError::Stopped`].
-    pub fn submit(&self, sequences: Vec<S>) -> Result<Ticket, EngineError> {
+    /// Puts a request into the queue; `tokens` counts those of its prompts and of its longest answers. It belongs to the
+    /// current span.
+    ///
+    /// # Errors
+    /// [`EngineError::QueueFull`], [`EngineError::Stopped`].
+    pub fn submit(&self, sequences: Vec<S>, tokens: usize) -> Result<Ticket, EngineError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let job = Job { sequences, events: sender };
-        self.queue.push(job, |waiting| waiting.events.is_closed()).map_err(|refused| match refused {
-            Refused::Full => EngineError::QueueFull { capacity: self.config.queue },
+        let job = Job { sequences, events: sender, span: Span::current() };
+        self.queue.push(job, tokens, |waiting| waiting.events.is_closed()).map_err(|refused| match refused {
+            Refused::Full => EngineError::QueueFull { retry_after: self.gauges.retry_after(self.queue.cost()) },
             Refused::Closed => EngineError::Stopped,
         })?;
         let limit = self.config.request_timeout;
@@ -122,12 +126,17 @@ impl<S: Send + 'static> Engine<S> {
 
     /// How many sequences are in the batch.
     pub fn running(&self) -> usize {
-        self.running.load(Ordering::Relaxed)
+        self.gauges.running()
     }
 
     /// How many requests wait.
     pub fn waiting(&self) -> usize {
         self.queue.len()
+    }
+
+    /// How many sequences have left the queue and wait for a place in the batch.
+    pub fn pending(&self) -> usize {
+        self.gauges.pending()
     }
 
     /// Whether new requests are taken.

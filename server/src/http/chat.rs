@@ -67,6 +67,7 @@ pub fn prepare(app: &App, mut request: ChatRequest) -> Result<Prepared<Chat>, Ap
     let messages = messages::check(request.messages, app, &mut policy)?;
     let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);
     let tokens = encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?;
+    let may_call = calling.is_some();
     let spellings = top.map(|_| Arc::clone(app.spellings()));
     let shape = move || Chat { calls: calling.as_ref().map(|calling| calling.reader()), spellings: spellings.clone() };
     let prompts =
@@ -74,6 +75,7 @@ pub fn prepare(app: &App, mut request: ChatRequest) -> Result<Prepared<Chat>, Ap
     let wanted = Wanted {
         top_logprobs: top.unwrap_or(0),
         score_prompt: false,
+        may_call,
         stages: grammar.map(|grammar| -> super::plan::Stages { Box::new(move || vec![grammar.stage()]) }),
     };
     shared.prepare(app, prompts, &wanted, policy)
@@ -237,7 +239,7 @@ impl Shape for Chat {
 
     fn choice(index: usize, ChatPiece { content, calls, logprobs, finish_reason }: ChatPiece) -> ChatChoice {
         let content = Some(content).filter(|text| !text.is_empty() || calls.is_empty());
-        let tool_calls = calls.into_iter().map(|call| Call { index: None, ..call }).collect();
+        let tool_calls = calls.into_iter().map(Call::whole).collect();
         let message = AnswerMessage { role: "assistant", content, tool_calls };
         ChatChoice { index, message, logprobs, finish_reason }
     }

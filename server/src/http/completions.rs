@@ -65,7 +65,7 @@ pub fn prepare(app: &App, mut request: CompletionRequest) -> Result<Prepared<Com
         })
         .collect::<Result<Vec<_>, ApiError>>()?;
     let score_prompt = echo && logprobs.is_some();
-    let wanted = Wanted { top_logprobs: logprobs.unwrap_or(0), score_prompt, stages: None };
+    let wanted = Wanted { top_logprobs: logprobs.unwrap_or(0), score_prompt, ..Wanted::default() };
     shared.prepare(app, Prompts { prompts, param: "prompt", length, best_of }, &wanted, policy)
 }
 

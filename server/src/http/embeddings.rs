@@ -9,11 +9,11 @@ use utoipa::ToSchema;
 
 use super::answer::next_progress;
 use super::error::ApiError;
-use super::generation::{blocking, check_model, record_user};
+use super::generation::{blocking, check_model, record_user, submit};
 use super::journal::Journal;
 use super::json::Json;
 use super::prompts::encode;
-use super::request::{EmbeddingRequest, Encoding};
+use super::request::{EmbeddingRequest, Encoding, Use};
 use crate::app::App;
 
 /// The most texts of one request.
@@ -93,7 +93,7 @@ pub async fn embeddings(
     let prompt_tokens = sequences.iter().map(Generation::prompt_tokens).sum();
     let mut journal = Journal::new(prompt_tokens);
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; sequences.len()];
-    let mut ticket = app.engine().submit(sequences).inspect_err(|error| journal.failed(error))?;
+    let mut ticket = submit(&app, sequences, Use::default()).inspect_err(|error| journal.failed(error))?;
     while vectors.iter().any(Option::is_none) {
         let (index, progress) = next_progress(&mut ticket, &mut journal).await?;
         match (vectors.get_mut(index), progress.embedding) {

@@ -16,8 +16,8 @@ use utoipa::{IntoResponses, ToSchema};
 
 use crate::engine::EngineError;
 
-/// Seconds after which a client that met a full queue may try again.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// Seconds after which a client may try again that met a server which is shutting down.
+const RETRY_AFTER_STOP: u64 = 1;
 
 /// Everything that a route can answer instead of what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +177,7 @@ impl ApiError {
             ApiError::Engine(EngineError::QueueFull { .. }) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Engine(EngineError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Engine(EngineError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Engine(EngineError::TooLarge) => StatusCode::BAD_REQUEST,
             ApiError::Engine(EngineError::StepFailed) | ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -195,6 +196,7 @@ impl ApiError {
             ApiError::Engine(EngineError::QueueFull { .. }) => Some("queue_full"),
             ApiError::Engine(EngineError::Timeout { .. }) => Some("timeout"),
             ApiError::Engine(EngineError::Stopped) => Some("shutting_down"),
+            ApiError::Engine(EngineError::TooLarge) => Some("too_large"),
             _ if self.status().is_server_error() => Some("internal_error"),
             _ => None,
         }
@@ -205,10 +207,12 @@ impl ApiError {
             ApiError::Parameter { param, .. } => Some(param.clone()),
             ApiError::UnknownModel { .. } => Some("model".into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
+            ApiError::Tokenizer { source: TokenizerError::NoTools, .. } => Some("tools".into()),
             ApiError::Tokenizer { param, .. } | ApiError::Policy { param, .. } => Some((*param).into()),
-            ApiError::Generate { source, prompt_param } => source.param().map(|param| match param {
-                "prompt" => (*prompt_param).into(),
-                other => other.into(),
+            ApiError::Generate { source, prompt_param } => source.param().map(|param| match (param, *prompt_param) {
+                // Embeddings have no answer that could be shorter.
+                ("prompt", param) | ("max_tokens", param @ "input") => param.into(),
+                (other, _) => other.into(),
             }),
             _ => None,
         }
@@ -250,8 +254,11 @@ impl IntoResponse for ApiError {
         self.log();
         let mut response = (self.status(), Json(self.body())).into_response();
         match self {
-            ApiError::Engine(EngineError::QueueFull { .. } | EngineError::Stopped) => {
-                response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+            ApiError::Engine(EngineError::QueueFull { retry_after }) => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
+            }
+            ApiError::Engine(EngineError::Stopped) => {
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_STOP));
             }
             // Asking again would take as long again.
             ApiError::Engine(EngineError::Timeout { .. }) => {

@@ -69,6 +69,11 @@ impl Report {
         let policy = policy.into_iter().map(finding).collect();
         Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy }
     }
+
+    /// The declared use.
+    pub fn declared_use(&self) -> Use {
+        self.declared_use
+    }
 }
 
 impl Extension {

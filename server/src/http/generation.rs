@@ -1,6 +1,7 @@
 //! What completions and chat completions have in common, from the typed request to the answer.
 
 use axum::response::Response;
+use safelmm_model::Generation;
 use safelmm_plugins::Entry;
 use tracing::Span;
 
@@ -10,9 +11,10 @@ use super::extension::{Extension, Report};
 use super::journal::Journal;
 use super::json::shortened;
 use super::plan::{Plan, Prompts, Wanted};
-use super::request::SharedFields;
+use super::request::{SharedFields, Use};
 use super::sampling::Sampling;
 use crate::app::{App, unix_time};
+use crate::engine::{CacheDomain, EngineError, Sequence, Ticket};
 
 /// The longest `user`: it stands in every log line of the request.
 const MAX_USER_BYTES: usize = 256;
@@ -74,7 +76,8 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     })
     .await?;
     let journal = Journal::new(plan.prompt_tokens);
-    let running = Running::new(app.engine().submit(plan.generations), journal, plan.shapes)?;
+    let submitted = submit(&app, plan.generations, report.declared_use());
+    let running = Running::new(submitted, journal, plan.shapes)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),
@@ -82,6 +85,14 @@ pub async fn generate<S: Shape, R: Send + 'static>(
         report,
     };
     answer(head, running, plan.ranking, streaming).await
+}
+
+/// Gives sequences to the engine. What was computed for requests of another declared use is not used for them.
+pub fn submit(app: &App, generations: Vec<Generation>, declared_use: Use) -> Result<Ticket, EngineError> {
+    let domain = CacheDomain::new([declared_use.as_str()]);
+    let sequences: Vec<Sequence> = generations.into_iter().map(|g| Sequence::new(g, &domain)).collect();
+    let tokens = sequences.iter().map(Sequence::tokens).sum();
+    app.engine().submit(sequences, tokens)
 }
 
 /// Runs work that takes the processor for a while on a thread of its own, in the current span.

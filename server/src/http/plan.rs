@@ -38,6 +38,8 @@ pub struct Wanted {
     pub top_logprobs: usize,
     /// Whether the tokens of the prompt are scored too.
     pub score_prompt: bool,
+    /// Whether the answer may call functions.
+    pub may_call: bool,
     /// Makes what one more sequence adds to the logits chain.
     pub stages: Option<Stages>,
 }
@@ -96,6 +98,7 @@ impl<S> Plan<S> {
                     ignore_eos: sampling.ignore_eos,
                     top_logprobs: wanted.top_logprobs,
                     score_prompt: wanted.score_prompt,
+                    may_call: wanted.may_call,
                     stages: wanted.stages.as_ref().map_or_else(Vec::new, |stages| stages()),
                     ..GenerationRequest::new(prompt.tokens.clone(), max_tokens)
                 };

@@ -143,7 +143,7 @@ impl Calling {
 pub struct Call {
     /// Its place among the calls of the answer; in chunks alone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub index: Option<usize>,
+    index: Option<usize>,
     /// By which the function's result refers to it.
     id: String,
     /// What is called.
@@ -151,6 +151,13 @@ pub struct Call {
     kind: &'static str,
     /// Which function, and with what.
     function: Called,
+}
+
+impl Call {
+    /// The call as a whole answer has it.
+    pub fn whole(self) -> Self {
+        Call { index: None, ..self }
+    }
 }
 
 /// A function and its arguments.

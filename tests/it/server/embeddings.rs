@@ -71,7 +71,7 @@ async fn inputs_that_cannot_be_embedded_are_named() {
         (json!({"input": "a", "dimensions": 8}), "dimensions", "leave it out"),
         (json!({"input": "a", "encoding_format": "int8"}), "encoding_format", "\"float\""),
         (json!({"input": "a", "truncate": true}), "truncate", "unknown parameter"),
-        (json!({"input": vec![300; context + 1]}), "max_tokens", "maximum context length"),
+        (json!({"input": vec![300; context + 1]}), "input", "maximum context length"),
     ] {
         let response = app.post(PATH, body.clone()).await;
         assert_eq!(response.status(), 400, "{body}");

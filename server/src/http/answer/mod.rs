@@ -181,7 +181,7 @@ struct Advance<P> {
 pub async fn next_progress(ticket: &mut Ticket, journal: &mut Journal) -> Result<(usize, Progress), ApiError> {
     loop {
         match ticket.next().await {
-            Ok(Event::Started) => journal.started(),
+            Ok(Event::Started { .. }) => journal.started(),
             Ok(Event::Progress { index, progress }) => {
                 if progress.step.is_some() {
                     journal.token();

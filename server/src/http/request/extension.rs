@@ -17,6 +17,16 @@ pub enum Use {
     NonCommercial,
 }
 
+impl Use {
+    /// The name in requests and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Use::Commercial => "commercial",
+            Use::NonCommercial => "non-commercial",
+        }
+    }
+}
+
 /// How stores take part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]

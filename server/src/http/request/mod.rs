@@ -8,8 +8,8 @@ mod tokens;
 mod values;
 
 pub use chat::{
-    ChatRequest, Content, ContentPart, FormatKind, FunctionCall, Message, ResponseFormat, Tool, ToolCall, ToolChoice,
-    ToolMode,
+    ChatRequest, Content, ContentPart, FormatKind, Function, FunctionName, JsonSchema, Message, NamedTool,
+    ResponseFormat, Tool, ToolCall, ToolChoice, ToolMode,
 };
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingRequest, Encoding};

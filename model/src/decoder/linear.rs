@@ -1,0 +1,81 @@
+//! Weight matrices: as tensors for training, packed for inference.
+
+use candle_core::{Tensor, bail};
+
+use super::Result;
+use crate::kernels::PackedMatrix;
+use crate::ops::with_slice;
+
+/// W: [out, in].
+pub(super) enum Weight {
+    /// Takes part in gradients.
+    Tensor(Tensor),
+    /// For inference on the CPU: a row's product has the same bits in any company. The tensor is gone.
+    Packed(PackedMatrix),
+}
+
+impl Weight {
+    /// Packs a weight that lies on the CPU.
+    pub fn pack(&mut self) -> Result<()> {
+        if let Weight::Tensor(tensor) = self {
+            let (outputs, width) = tensor.dims2()?;
+            *self = Weight::Packed(with_slice("pack", tensor, |w| Ok(PackedMatrix::new(w, outputs, width)))?);
+        }
+        Ok(())
+    }
+
+    /// x · Wᵀ: [rows, in] → [rows, out].
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Weight::Tensor(weight) => x.matmul(&weight.t()?),
+            Weight::Packed(weight) => {
+                let (rows, width) = x.dims2()?;
+                if width != weight.width() {
+                    bail!("a row of {width} elements meets a weight of {}", weight.width());
+                }
+                let y = with_slice("packed-product", x, |x| Ok(weight.product(x)))?;
+                Tensor::from_vec(y, (rows, weight.outputs()), x.device())
+            }
+        }
+    }
+
+    /// Rows of the matrix: [rows, in].
+    pub fn rows(&self, rows: &Tensor) -> Result<Tensor> {
+        match self {
+            Weight::Tensor(weight) => weight.index_select(rows, 0),
+            Weight::Packed(weight) => {
+                let ids = rows.to_vec1::<u32>()?;
+                let mut x = vec![0.0; ids.len() * weight.width()];
+                for (id, row) in ids.iter().zip(x.chunks_exact_mut(weight.width())) {
+                    weight.copy_row(*id as usize, row);
+                }
+                Tensor::from_vec(x, (ids.len(), weight.width()), rows.device())
+            }
+        }
+    }
+
+    /// The tensor, while there is one.
+    pub fn tensor(&self) -> Result<&Tensor> {
+        match self {
+            Weight::Tensor(tensor) => Ok(tensor),
+            Weight::Packed(_) => bail!("the weights are packed for inference: open the decoder without packing it"),
+        }
+    }
+}
+
+/// y = x · Wᵀ + b; b: [out].
+pub(super) struct Linear {
+    pub weight: Weight,
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// [rows, in] → [rows, out]
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.weight.product(x)?;
+        match &self.bias {
+            Some(bias) => y.broadcast_add(bias),
+            None => Ok(y),
+        }
+    }
+}

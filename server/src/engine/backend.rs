@@ -1,0 +1,198 @@
+//! What the engine thread drives.
+
+use std::sync::Arc;
+
+use safelmm_model::{BLOCK_TOKENS, Checkpoint, GenerateError, Generation, KvPool, Progress, Work};
+
+use super::prefix::{CacheDomain, Chain, Claim, Found, PrefixCache};
+
+/// Whether a sequence could be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Started {
+    /// It takes part from now on; of its prompt, so many tokens need not be run.
+    Running {
+        /// Tokens found in the prefix cache.
+        cached_tokens: usize,
+    },
+    /// There is no memory for it now.
+    NoRoom,
+    /// Another sequence is computing the beginning of this one.
+    Later,
+}
+
+/// How memory stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Blocks that there can be.
+    pub capacity: usize,
+    /// Blocks that exist or are promised to running sequences.
+    pub taken: usize,
+    /// Blocks that the prefix cache holds, whether a sequence uses them or not.
+    pub cached: usize,
+}
+
+/// What the engine thread drives: sequences that are started, advanced together, and dropped.
+///
+/// The one real backend is the [`Decoder`]; the scheduler's tests use one that panics and stalls on demand.
+pub trait Backend: Send + 'static {
+    /// One sequence and its state.
+    type Sequence: Send + 'static;
+
+    /// Gives a sequence what it needs to run.
+    fn start(&mut self, sequence: &mut Self::Sequence) -> Started;
+
+    /// How many tokens of a started sequence are to be run before its next token can be drawn, and whether its prompt is
+    /// still among them.
+    fn pending(&self, sequence: &Self::Sequence) -> Pending;
+
+    /// One step: of each sequence at most so many tokens of each pass are run. The results are in the order of `work`.
+    fn step(&mut self, work: &mut [(&mut Self::Sequence, usize)]) -> Result<Vec<Progress>, GenerateError>;
+
+    /// How memory stands.
+    fn memory(&self) -> Memory {
+        Memory::default()
+    }
+}
+
+/// What a sequence has before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// So many tokens of its prompt.
+    Prompt(usize),
+    /// Its next token.
+    Token,
+}
+
+/// A sequence of the decoder, within its domain of the prefix cache.
+pub struct Sequence {
+    generation: Generation,
+    passes: Vec<Pass>,
+    /// Held while the prompt is computed.
+    claim: Option<Claim>,
+}
+
+/// What the prefix cache knows of one pass.
+struct Pass {
+    chain: Chain,
+    kept: usize,
+}
+
+impl Sequence {
+    /// A generation that shares finished blocks within `domain`.
+    pub fn new(generation: Generation, domain: &CacheDomain) -> Self {
+        let passes = (0..generation.passes()).map(|_| Pass { chain: Chain::new(domain.clone()), kept: 0 }).collect();
+        Sequence { generation, passes, claim: None }
+    }
+
+    /// Tokens of the prompt and of the longest answer.
+    pub fn tokens(&self) -> usize {
+        self.generation.prompt_tokens() + self.generation.max_tokens()
+    }
+}
+
+/// A checkpoint with the memory for its sequences.
+pub struct Decoder {
+    checkpoint: Arc<Checkpoint>,
+    pool: KvPool,
+    prefixes: PrefixCache,
+    /// The longest sequence whose keys do not depend on its length: longer ones share no blocks.
+    shareable: usize,
+}
+
+impl Decoder {
+    /// The backend for a checkpoint, with at most `kv_cache_bytes` for keys and values, but never less than one sequence
+    /// of the whole context needs under guidance.
+    pub fn new(checkpoint: Arc<Checkpoint>, kv_cache_bytes: usize) -> Self {
+        let config = checkpoint.config();
+        let least = 2 * config.context_length().div_ceil(BLOCK_TOKENS);
+        let capacity = (kv_cache_bytes / KvPool::block_bytes(config).max(1)).max(least);
+        let pool = KvPool::new(config, capacity);
+        let shareable = config.fixed_positions();
+        Decoder { checkpoint, pool, prefixes: PrefixCache::default(), shareable }
+    }
+}
+
+impl Backend for Decoder {
+    type Sequence = Sequence;
+
+    fn start(&mut self, sequence: &mut Sequence) -> Started {
+        loop {
+            let Sequence { generation, passes, .. } = &mut *sequence;
+            let (mut chains, mut under_way) = (passes.iter_mut(), false);
+            let started = generation.start(&self.pool, |tokens| {
+                if tokens.len() > self.shareable {
+                    return Vec::new();
+                }
+                // The last token is always run: the next one is drawn from it.
+                let most = (tokens.len() - 1) / BLOCK_TOKENS;
+                match chains.next().map(|pass| self.prefixes.find(&mut pass.chain, tokens, most)) {
+                    Some(Found::Blocks(blocks)) => blocks,
+                    Some(Found::UnderWay) => {
+                        under_way = true;
+                        Vec::new()
+                    }
+                    None => Vec::new(),
+                }
+            });
+            match started {
+                Ok(_) if under_way => {
+                    generation.release();
+                    return Started::Later;
+                }
+                Ok(cached_tokens) => {
+                    self.claim(sequence);
+                    return Started::Running { cached_tokens };
+                }
+                Err(missing) if self.prefixes.evict(missing) == 0 => return Started::NoRoom,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn pending(&self, sequence: &Sequence) -> Pending {
+        match sequence.generation.pending() {
+            pending if pending > sequence.generation.passes() => Pending::Prompt(pending),
+            _ => Pending::Token,
+        }
+    }
+
+    fn step(&mut self, work: &mut [(&mut Sequence, usize)]) -> Result<Vec<Progress>, GenerateError> {
+        let mut generations: Vec<Work<'_>> = work
+            .iter_mut()
+            .map(|(sequence, tokens)| Work { generation: &mut sequence.generation, tokens: *tokens })
+            .collect();
+        let progress = safelmm_model::step(&self.checkpoint, &mut generations)?;
+        for (sequence, _) in work {
+            self.keep(sequence);
+        }
+        Ok(progress)
+    }
+
+    fn memory(&self) -> Memory {
+        Memory { capacity: self.pool.capacity(), taken: self.pool.taken(), cached: self.prefixes.len() }
+    }
+}
+
+impl Decoder {
+    /// Announces the blocks that a sequence is about to compute.
+    fn claim(&mut self, sequence: &mut Sequence) {
+        let claim = sequence.claim.insert(Claim::default());
+        for (pass, (tokens, done)) in sequence.passes.iter_mut().zip(sequence.generation.tokens()) {
+            if tokens.len() <= self.shareable {
+                self.prefixes.claim(&mut pass.chain, tokens, done / BLOCK_TOKENS, claim);
+            }
+        }
+    }
+
+    /// Puts the finished blocks of a sequence into the prefix cache.
+    fn keep(&mut self, sequence: &mut Sequence) {
+        let shareable = sequence.generation.tokens().all(|(tokens, _)| tokens.len() <= self.shareable);
+        let finished = sequence.generation.finished_blocks().filter(|_| shareable);
+        for (pass, (tokens, blocks)) in sequence.passes.iter_mut().zip(finished) {
+            self.prefixes.keep(&mut pass.chain, tokens, blocks, &mut pass.kept);
+        }
+        if self.pending(sequence) == Pending::Token {
+            sequence.claim = None;
+        }
+    }
+}

@@ -323,7 +323,8 @@ fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> 
     let tokenizer = tokenizer(source, eos_token_ids)?;
     check_vocabulary(source, &config, &tokenizer, card.as_ref())?;
     let (mut decoder, parameters) = decoder(source, config)?;
-    let packed = |e| CheckpointError::Tensor { file: source.file("config.json"), tensor: "(all)".into(), source: Box::new(e) };
+    let packed =
+        |e| CheckpointError::Tensor { file: source.file("config.json"), tensor: "(all)".into(), source: Box::new(e) };
     decoder.pack().map_err(packed)?;
     Ok(Checkpoint {
         name: name.to_owned(),

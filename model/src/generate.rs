@@ -35,6 +35,8 @@ pub struct GenerationRequest {
     pub top_logprobs: usize,
     /// Whether the tokens of the prompt are scored too.
     pub score_prompt: bool,
+    /// Whether the answer may call tools: the markers of calls may be drawn, and are part of the text.
+    pub may_call: bool,
     /// What this request adds to the logits chain, in order.
     pub stages: Vec<Box<dyn LogitsStage>>,
 }
@@ -52,6 +54,7 @@ impl GenerationRequest {
             ignore_eos: false,
             top_logprobs: 0,
             score_prompt: false,
+            may_call: false,
             stages: Vec::new(),
         }
     }
@@ -173,7 +176,9 @@ impl GenerateError {
             GenerateError::ContextOverflow { .. } => Some("max_tokens"),
             GenerateError::EmptyPrompt | GenerateError::TokenOutOfRange { .. } => Some("prompt"),
             GenerateError::Unrated(_) => Some("safelmm.rating"),
-            GenerateError::Guidance(_) | GenerateError::GuidanceWithoutRating | GenerateError::GuidedScores => Some("safelmm.guidance"),
+            GenerateError::Guidance(_) | GenerateError::GuidanceWithoutRating | GenerateError::GuidedScores => {
+                Some("safelmm.guidance")
+            }
             GenerateError::Sampling(e) => Some(e.param()).filter(|param| *param != "logits"),
             GenerateError::Stage(_) | GenerateError::Tokenizer(_) | GenerateError::Decoder(_) => None,
         }
@@ -266,8 +271,9 @@ impl Generation {
         }
         request.sampling.validate(vocab_size)?;
         let endings = if request.ignore_eos { &[][..] } else { tokenizer.eos_ids() };
-        let banned: Arc<[u32]> =
-            tokenizer.control_ids().iter().copied().filter(|id| !endings.contains(id)).collect();
+        let markers = if request.may_call { tokenizer.tool_marker_ids() } else { &[] };
+        let is_banned = |id: &u32| !endings.contains(id) && !markers.contains(id);
+        let banned: Arc<[u32]> = tokenizer.control_ids().iter().copied().filter(is_banned).collect();
         let sampler = Sampler::new(&request.sampling)?;
         let mut choice = request.stages;
         choice.extend(request.sampling.stages(banned));
@@ -282,7 +288,7 @@ impl Generation {
             choice,
             sampler,
             tokenizer: Arc::clone(tokenizer),
-            detokenizer: tokenizer.detokenizer(),
+            detokenizer: if request.may_call { tokenizer.tool_detokenizer() } else { tokenizer.detokenizer() },
             stops: StopFilter::new(request.stop),
             eos: endings.to_vec(),
             top_logprobs: request.top_logprobs,

@@ -15,6 +15,8 @@ pub mod sampling;
 pub mod stop;
 pub mod tokenizer;
 
+pub mod grammar;
+
 pub mod checkpoint;
 pub mod generate;
 
@@ -24,8 +26,12 @@ pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSour
 pub use generate::{
     FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work, step,
 };
+pub use grammar::{Grammar, GrammarError, Grammars};
 pub use logits::{History, LogitsStage, StageError};
 pub use rating::Rating;
 pub use sampling::{Sampler, SamplingError, SamplingParams};
 pub use stop::{StopError, StopStrings};
-pub use tokenizer::{ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts};
+pub use tokenizer::{
+    ChatMessage, Detokenizer, Tokenizer, TokenizerError, TokenizerParts, Tool, ToolCall, ToolError, ToolFormat,
+    ToolParser, ToolPiece,
+};

@@ -24,7 +24,8 @@ fn ids(value: &Value) -> Vec<u32> {
 
 fn messages(value: &Value) -> Vec<ChatMessage> {
     let text = |m: &Value, key: &str| m[key].as_str().unwrap_or_default().to_owned();
-    let message = |m: &Value| ChatMessage { role: text(m, "role"), content: text(m, "content"), name: None };
+    let message =
+        |m: &Value| ChatMessage { role: text(m, "role"), content: text(m, "content"), ..ChatMessage::default() };
     value.as_array().unwrap().iter().map(message).collect()
 }
 
@@ -85,13 +86,13 @@ fn conversations_by_the_chat_template() {
         let (tokenizer, golden) = open(name);
         let mut injected = 0;
         for case in each(&golden, "chat", 5) {
-            let got = tokenizer.encode_chat(&messages(&case["messages"]), case["add_generation_prompt"] == true);
+            let got = tokenizer.encode_chat(&messages(&case["messages"]), &[], case["add_generation_prompt"] == true);
             assert_eq!(got.unwrap(), ids(&case["ids"]), "{name}: {case}");
             injected += usize::from(case["injected"] == true);
         }
         assert!(injected > 0, "{name}: no case in which a message spells control tokens");
         for case in golden["chat_errors"].as_array().unwrap() {
-            let error = tokenizer.encode_chat(&messages(&case["messages"]), false).unwrap_err();
+            let error = tokenizer.encode_chat(&messages(&case["messages"]), &[], false).unwrap_err();
             assert!(matches!(error, TokenizerError::TemplateRefused(_)), "{name}: {error}");
         }
     }

@@ -1,14 +1,15 @@
 //! The application: one model, its engine and what the routes need to know about both.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use safelmm_model::{Checkpoint, CheckpointError, Rating};
+use safelmm_model::{Checkpoint, CheckpointError, GrammarError, Grammars, Rating};
 use safelmm_plugins::{ControlTokens, Pipeline};
 
 use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
 use crate::engine::{Decoder, Engine, EngineConfig, Sequence};
+use crate::http::Spellings;
 use crate::metrics::Metrics;
 
 /// Why the server cannot start.
@@ -72,6 +73,9 @@ struct Inner {
     default_rating: Option<Rating>,
     policies: Pipeline,
     created: u64,
+    /// Made when they are first asked for.
+    spellings: OnceLock<Arc<Spellings>>,
+    grammars: OnceLock<Result<Grammars, GrammarError>>,
 }
 
 impl App {
@@ -101,7 +105,20 @@ impl App {
         let engine = Engine::start(backend, sizes, metrics.clone()).map_err(StartError::Engine)?;
         let server = config.server.clone();
         let created = unix_time();
-        Ok(App(Arc::new(Inner { checkpoint, engine, metrics, server, name, ratings, default_rating, policies, created })))
+        let (spellings, grammars) = (OnceLock::new(), OnceLock::new());
+        Ok(App(Arc::new(Inner {
+            checkpoint,
+            engine,
+            metrics,
+            server,
+            name,
+            ratings,
+            default_rating,
+            policies,
+            created,
+            spellings,
+            grammars,
+        })))
     }
 
     /// The model.
@@ -147,6 +164,19 @@ impl App {
     /// The policies that every text goes through.
     pub fn policies(&self) -> &Pipeline {
         &self.0.policies
+    }
+
+    /// How log-probabilities spell tokens. The first call takes a while for a large vocabulary.
+    pub(crate) fn spellings(&self) -> &Arc<Spellings> {
+        self.0.spellings.get_or_init(|| Arc::new(Spellings::new(&self.0.checkpoint.tokenizer)))
+    }
+
+    /// The grammars that answers can be made to follow. The first call takes a while for a large vocabulary. Errors: a
+    /// tokenizer that cannot be constrained.
+    pub(crate) fn grammars(&self) -> Result<&Grammars, GrammarError> {
+        let Inner { checkpoint, grammars, .. } = &*self.0;
+        let made = grammars.get_or_init(|| Grammars::new(&checkpoint.tokenizer, checkpoint.config().vocab_size));
+        made.as_ref().map_err(Clone::clone)
     }
 
     /// When the application started: seconds since 1970.

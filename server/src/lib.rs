@@ -26,5 +26,7 @@ pub mod cli;
 
 pub use app::{App, StartError};
 pub use config::Config;
+#[doc(hidden)]
+pub use http::fuzzing;
 pub use http::{ApiError, router};
 pub use serve::{Stop, bind, serve};

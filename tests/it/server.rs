@@ -2,8 +2,12 @@
 
 mod answers;
 mod batching;
+mod chat_forms;
+mod embeddings;
 mod errors;
 mod lifecycle;
+mod logprobs;
+mod openapi;
 mod policy;
 mod routes;
 mod streaming;

@@ -50,6 +50,11 @@ impl Setup {
         self
     }
 
+    pub fn name(mut self, name: &str) -> Self {
+        self.config.model.name = Some(name.to_owned());
+        self
+    }
+
     pub fn rating_ceiling(mut self, ceiling: safelmm_model::Rating) -> Self {
         self.config.model.rating_ceiling = Some(ceiling);
         self

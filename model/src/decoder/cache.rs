@@ -266,7 +266,9 @@ pub(super) fn attend(
     // The heads of every sequence's blocks: [sequence][kv head][block].
     let blocks: Vec<Vec<Vec<Head<'_>>>> = sequences
         .iter()
-        .map(|(cache, _)| (0..kv_heads).map(|head| cache.blocks.iter().map(|b| b.of_head(layer, head)).collect()).collect())
+        .map(|(cache, _)| {
+            (0..kv_heads).map(|head| cache.blocks.iter().map(|b| b.of_head(layer, head)).collect()).collect()
+        })
         .collect();
     // For each row: its sequence and its position.
     let places: Vec<(usize, usize)> = sequences

@@ -7,20 +7,59 @@ use minijinja::value::Kwargs;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter, Serializer};
+use serde_json::{Value as Json, json};
 
 use super::TokenizerError;
 use super::control::Controls;
+use super::tools::{Tool, ToolCall};
 
 /// One message of a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatMessage {
     /// Who speaks: `"system"`, `"user"`, `"assistant"`, or another role that the template knows.
     pub role: String,
-    /// What is said.
+    /// What is said. Empty beside tool calls, it is null for templates that take tools.
     pub content: String,
     /// The speaker's name, for templates that show it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The calls that an assistant made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that a message of the role `"tool"` answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+}
+
+impl ChatMessage {
+    /// The message as published templates expect it: calls as in the API, but with their arguments as an object.
+    fn to_json(&self, takes_tools: bool) -> Result<Json, TokenizerError> {
+        let calls = self.tool_calls.iter().map(|call| {
+            let arguments = match call.arguments.trim() {
+                "" => Ok(Json::Object(Default::default())),
+                text => serde_json::from_str(text),
+            };
+            match arguments {
+                Ok(arguments @ Json::Object(_)) => Ok(json!({"id": call.id, "type": "function",
+                    "function": {"name": call.name, "arguments": arguments}})),
+                _ => Err(TokenizerError::ToolArguments(call.name.clone())),
+            }
+        });
+        let calls = calls.collect::<Result<Vec<Json>, _>>()?;
+        let mut message = json!({"role": self.role, "content": self.content});
+        if !calls.is_empty() {
+            if takes_tools && self.content.is_empty() {
+                message["content"] = Json::Null;
+            }
+            message["tool_calls"] = calls.into();
+        }
+        for (field, text) in [("name", &self.name), ("tool_call_id", &self.tool_call_id)] {
+            if let Some(text) = text {
+                message[field] = text.as_str().into();
+            }
+        }
+        Ok(message)
+    }
 }
 
 /// The special tokens' texts, which templates may write.
@@ -34,6 +73,34 @@ pub(super) struct SpecialTexts {
 
 /// Roles of the published templates, which may become part of a control token there: `'<|' + role + '|>'`.
 const KNOWN_ROLES: [&str; 7] = ["system", "developer", "user", "assistant", "tool", "function", "ipython"];
+
+/// Words of tools and calls by which templates find their way: never guarded as the name of a field or as its `type`.
+const KNOWN_WORDS: [&str; 24] = [
+    "role",
+    "content",
+    "name",
+    "tool_calls",
+    "tool_call_id",
+    "id",
+    "type",
+    "function",
+    "arguments",
+    "description",
+    "parameters",
+    "properties",
+    "required",
+    "items",
+    "enum",
+    "default",
+    "anyOf",
+    "strict",
+    "string",
+    "number",
+    "integer",
+    "boolean",
+    "object",
+    "array",
+];
 
 const TEMPLATE: &str = "chat_template";
 
@@ -105,8 +172,10 @@ const FUEL: u64 = 10_000_000;
 /// A compiled chat template.
 pub(super) struct ChatTemplate {
     environment: Environment<'static>,
-    source: String,
     texts: SpecialTexts,
+    takes_tools: bool,
+    /// The private-use characters of its source.
+    private: HashSet<char>,
 }
 
 impl ChatTemplate {
@@ -120,47 +189,69 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", tojson);
+        let private = source.chars().filter(is_private).collect();
         let source = without_generation_tags(source);
-        environment
-            .add_template_owned(TEMPLATE, source.clone())
-            .map_err(|e| TokenizerError::ChatTemplate(format!("{e:#}")))?;
-        Ok(Self { environment, source, texts })
+        environment.add_template_owned(TEMPLATE, source).map_err(|e| TokenizerError::ChatTemplate(format!("{e:#}")))?;
+        let template = environment.get_template(TEMPLATE).map_err(|e| TokenizerError::ChatTemplate(e.to_string()))?;
+        let takes_tools = template.undeclared_variables(false).contains("tools");
+        Ok(Self { environment, texts, takes_tools, private })
     }
 
-    /// The rendered text and the guard character that stands in it wherever message text could be taken for a control
-    /// token.
+    /// Whether the template looks at `tools`.
+    pub fn takes_tools(&self) -> bool {
+        self.takes_tools
+    }
+
+    /// The rendered text and the guard character that stands in it wherever text of the messages or tools could be taken
+    /// for a control token.
     pub fn render(
         &self,
         messages: &[ChatMessage],
+        tools: &[Tool],
         add_generation_prompt: bool,
         controls: &Controls,
     ) -> Result<(String, char), TokenizerError> {
-        let guard = self.guard(messages, controls)?;
-        for text in messages.iter().flat_map(|m| [&m.role, &m.content].into_iter().chain(&m.name)) {
-            if let Some(control) = controls.unguardable(text) {
-                return Err(TokenizerError::ControlToken(control.to_owned()));
-            }
+        if !tools.is_empty() && !self.takes_tools {
+            return Err(TokenizerError::NoTools);
         }
-        let guarded: Vec<ChatMessage> = messages
-            .iter()
-            .map(|m| ChatMessage {
-                role: match KNOWN_ROLES.contains(&m.role.as_str()) {
-                    true => m.role.clone(),
-                    false => controls.guarded(&m.role, guard),
-                },
-                content: controls.guarded(&m.content, guard),
-                name: m.name.as_deref().map(|name| controls.guarded(name, guard)),
-            })
-            .collect();
+        let messages = messages.iter().map(|m| m.to_json(self.takes_tools)).collect::<Result<Vec<Json>, _>>()?;
+        let mut messages = Json::from(messages);
+        let mut tools = match tools.is_empty() {
+            true => Json::Null,
+            false => tools.iter().map(|tool| tool.definition().clone()).collect(),
+        };
+        let mut unguardable = None;
+        let mut private = self.private.clone();
+        for json in [&messages, &tools] {
+            each_text(json, &mut |text| {
+                private.extend(text.chars().filter(is_private));
+                unguardable = unguardable.take().or_else(|| controls.unguardable(text).map(str::to_owned));
+            });
+        }
+        if let Some(control) = unguardable {
+            return Err(TokenizerError::ControlToken(control));
+        }
+        private.extend(controls.iter().flat_map(|c| c.text.chars()).filter(is_private));
+        let guard = ('\u{E000}'..='\u{F8FF}').find(|c| !private.contains(c)).ok_or(TokenizerError::NoGuard)?;
+        // A role is known or not by other words than those of tools.
+        for message in messages.as_array_mut().into_iter().flatten() {
+            let role = message["role"].take();
+            guard_texts(message, controls, guard);
+            message["role"] = match role {
+                Json::String(role) if !KNOWN_ROLES.contains(&role.as_str()) => controls.guarded(&role, guard).into(),
+                known => known,
+            };
+        }
+        guard_texts(&mut tools, controls, guard);
         let named = |text: &Option<String>| text.as_deref().map_or(Value::UNDEFINED, Value::from);
         let variables = context! {
-            messages => guarded,
+            messages => messages,
             add_generation_prompt => add_generation_prompt,
             bos_token => named(&self.texts.bos_token),
             eos_token => named(&self.texts.eos_token),
             unk_token => named(&self.texts.unk_token),
             pad_token => named(&self.texts.pad_token),
-            tools => Value::from(()),
+            tools => tools,
             documents => Value::from(()),
         };
         let rendered = self.environment.get_template(TEMPLATE).and_then(|t| t.render(variables));
@@ -177,17 +268,42 @@ impl ChatTemplate {
         })?;
         Ok((rendered, guard))
     }
+}
 
-    /// A private-use character that neither the messages, the template nor a control token holds.
-    fn guard(&self, messages: &[ChatMessage], controls: &Controls) -> Result<char, TokenizerError> {
-        let is_private = |c: &char| matches!(c, '\u{E000}'..='\u{F8FF}');
-        let mut used: HashSet<char> = self.source.chars().filter(is_private).collect();
-        for m in messages {
-            let texts = [Some(&m.role), Some(&m.content), m.name.as_ref()];
-            used.extend(texts.into_iter().flatten().flat_map(|t| t.chars()).filter(is_private));
+fn is_private(c: &char) -> bool {
+    matches!(c, '\u{E000}'..='\u{F8FF}')
+}
+
+/// Gives every string in `json` to `see`, names of fields included.
+fn each_text(json: &Json, see: &mut impl FnMut(&str)) {
+    match json {
+        Json::String(text) => see(text),
+        Json::Array(items) => items.iter().for_each(|item| each_text(item, see)),
+        Json::Object(fields) => {
+            for (name, field) in fields {
+                see(name);
+                each_text(field, see);
+            }
         }
-        used.extend(controls.iter().flat_map(|c| c.text.chars()).filter(is_private));
-        ('\u{E000}'..='\u{F8FF}').find(|c| !used.contains(c)).ok_or(TokenizerError::NoGuard)
+        _ => {}
+    }
+}
+
+/// Guards every string in `json`, names of fields included, but those by which templates find their way.
+fn guard_texts(json: &mut Json, controls: &Controls, guard: char) {
+    let is_known = |text: &str| KNOWN_WORDS.contains(&text);
+    match json {
+        Json::String(text) => *text = controls.guarded(text, guard),
+        Json::Array(items) => items.iter_mut().for_each(|item| guard_texts(item, controls, guard)),
+        Json::Object(fields) => {
+            for (name, mut field) in std::mem::take(fields) {
+                if !(name == "type" && field.as_str().is_some_and(is_known)) {
+                    guard_texts(&mut field, controls, guard);
+                }
+                fields.insert(if is_known(&name) { name } else { controls.guarded(&name, guard) }, field);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -353,11 +469,11 @@ mod tests {
 
     fn rendered(source: &str, messages: &[ChatMessage]) -> Result<String, TokenizerError> {
         let template = ChatTemplate::new(source, SpecialTexts::default())?;
-        template.render(messages, true, &Controls::new(Vec::new())).map(|(text, _)| text)
+        template.render(messages, &[], true, &Controls::new(Vec::new())).map(|(text, _)| text)
     }
 
     fn user(content: &str) -> ChatMessage {
-        ChatMessage { role: "user".into(), content: content.into(), name: None }
+        ChatMessage { role: "user".into(), content: content.into(), ..ChatMessage::default() }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Decoding token by token.
 
+use std::collections::HashSet;
+
 use super::{Tokenizer, TokenizerError};
 
 /// How a tokenizer turns tokens into text, which decides how soon a token's text is certain.
@@ -48,9 +50,14 @@ pub struct Detokenizer {
     context_text: String,
     /// and the tokens whose text is not certain yet.
     pending: Vec<u32>,
+    shows_tool_markers: bool,
 }
 
 impl Detokenizer {
+    pub(super) fn showing_tool_markers() -> Self {
+        Self { shows_tool_markers: true, ..Self::default() }
+    }
+
     /// Takes the next token and returns the text that is certain now: whole characters only, `""` while a character (or
     /// a run of byte tokens) is incomplete, and `""` for special tokens.
     ///
@@ -58,6 +65,9 @@ impl Detokenizer {
     /// [`TokenizerError::Decode`] where the decoder fails.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> Result<String, TokenizerError> {
         let Some(token) = tokenizer.token_text(id) else { return Ok(String::new()) };
+        if self.shows_tool_markers && tokenizer.tool_marker_ids.contains(&id) {
+            return Ok(self.take(tokenizer)? + &token);
+        }
         if tokenizer.whole.get_added_vocabulary().is_special_token(&token) {
             return Ok(String::new());
         }
@@ -68,7 +78,7 @@ impl Detokenizer {
             }
             scheme => {
                 self.pending.push(id);
-                if scheme == DecodingScheme::ByteFallback && is_byte_token(&token) {
+                if scheme == DecodingScheme::ByteFallback && byte_token(&token).is_some() {
                     return Ok(String::new());
                 }
                 self.settle(tokenizer)
@@ -82,12 +92,15 @@ impl Detokenizer {
     /// # Errors
     /// [`TokenizerError::Decode`] where the decoder fails.
     pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
-        let mut text = String::from_utf8_lossy(&self.bytes).into_owned();
-        if !self.pending.is_empty() {
-            text += &self.settle(tokenizer)?;
-        }
-        *self = Self::default();
+        let text = self.take(tokenizer)?;
+        *self = Self { shows_tool_markers: self.shows_tool_markers, ..Self::default() };
         Ok(text)
+    }
+
+    /// What was held back.
+    fn take(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+        let text = String::from_utf8_lossy(&std::mem::take(&mut self.bytes)).into_owned();
+        Ok(if self.pending.is_empty() { text } else { text + &self.settle(tokenizer)? })
     }
 
     /// The text of the pending tokens, which become context.
@@ -111,6 +124,54 @@ impl Detokenizer {
             }
         }
         Ok(new_text)
+    }
+}
+
+impl Tokenizer {
+    /// What each token id adds to a text that it neither begins nor ends, up to [`Self::vocab_size`]: nothing for control
+    /// tokens, for ids without a token, and for tokens whose text depends on more than that.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`] where the decoder fails, or treats every token as it does the first or last.
+    pub fn token_bytes(&self) -> Result<Vec<Vec<u8>>, TokenizerError> {
+        // Decoding between two such tokens shows a token as it is inside a text.
+        let mut frame = None;
+        if self.scheme != DecodingScheme::ByteLevel {
+            let letters = ('a'..='z').chain('A'..='Z').flat_map(|c| [c.to_string(), format!("▁{c}")]);
+            for id in letters.filter_map(|letter| self.token_id(&letter)) {
+                let text = self.decode(&[id], true)?;
+                if !text.is_empty() && self.decode(&[id, id], true)?.ends_with(&text) {
+                    frame = Some((id, text));
+                    break;
+                }
+            }
+            if frame.is_none() {
+                return Err(TokenizerError::Decode("no token is a letter, as far as the decoder shows".into()));
+            }
+        }
+        let controls: HashSet<u32> = self.control_ids.iter().copied().collect();
+        let mut all = vec![Vec::new(); self.vocab_size];
+        for (id, bytes) in (0..).zip(&mut all) {
+            let Some(token) = self.token_text(id) else { continue };
+            if controls.contains(&id) {
+                continue;
+            }
+            let Some((letter, text)) = &frame else {
+                push_byte_level(&token, bytes);
+                continue;
+            };
+            if let Some(byte) = byte_token(&token).filter(|_| self.scheme == DecodingScheme::ByteFallback) {
+                bytes.push(byte);
+                continue;
+            }
+            let framed = self.decode(&[*letter, id, *letter], true)?;
+            let inner = framed.strip_prefix(text).and_then(|rest| rest.strip_suffix(text)).unwrap_or_default();
+            // Part of a character, which the decoder cannot show.
+            if !inner.contains(char::REPLACEMENT_CHARACTER) || token.contains(char::REPLACEMENT_CHARACTER) {
+                bytes.extend_from_slice(inner.as_bytes());
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -171,10 +232,10 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// Whether the byte-fallback decoder reads this token as a byte.
-fn is_byte_token(token: &str) -> bool {
-    let hex = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>')).filter(|hex| hex.len() == 2);
-    hex.is_some_and(|hex| u8::from_str_radix(hex, 16).is_ok())
+/// The byte as which the byte-fallback decoder reads this token.
+fn byte_token(token: &str) -> Option<u8> {
+    let hex = token.strip_prefix("<0x")?.strip_suffix('>').filter(|hex| hex.len() == 2)?;
+    u8::from_str_radix(hex, 16).ok()
 }
 
 #[cfg(test)]
@@ -245,6 +306,22 @@ mod tests {
                 assert!(state.context.len() <= 4 && state.pending.is_empty() && state.bytes.len() < 4);
             }
         }
+    }
+
+    #[test]
+    fn the_bytes_of_tokens_are_their_part_of_the_text() {
+        for tokenizer in [byte_level(), llama_like(), metaspace_first()] {
+            let bytes = tokenizer.token_bytes().unwrap();
+            assert_eq!(bytes.len(), tokenizer.vocab_size());
+            assert!(tokenizer.control_ids().iter().all(|&id| bytes[id as usize].is_empty()));
+            let ids = tokenizer.encode("hi  hi a é", false).unwrap();
+            let joined: Vec<u8> = ids.iter().flat_map(|&id| bytes[id as usize].clone()).collect();
+            let first_space = usize::from(joined[0] == b' ');
+            assert_eq!(String::from_utf8_lossy(&joined[first_space..]), tokenizer.decode(&ids, true).unwrap());
+        }
+        let tokenizer = byte_level();
+        let call = tokenizer.token_id("<tool_call>").unwrap();
+        assert_eq!(tokenizer.token_bytes().unwrap()[call as usize], b"<tool_call>");
     }
 
     proptest! {

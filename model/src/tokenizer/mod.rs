@@ -15,6 +15,9 @@ mod detokenizer;
 mod fixtures;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod tool_tests;
+mod tools;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
@@ -24,9 +27,10 @@ use tokenizers::{AddedToken, AddedVocabulary, ModelWrapper, PreTokenizerWrapper}
 
 pub use chat::ChatMessage;
 pub use detokenizer::Detokenizer;
+pub use tools::{Tool, ToolCall, ToolError, ToolFormat, ToolParser, ToolPiece};
 
 use crate::rating::Rating;
-use chat::ChatTemplate;
+use chat::{ChatTemplate, SpecialTexts};
 use control::{Control, Controls, Piece};
 use detokenizer::DecodingScheme;
 
@@ -88,6 +92,12 @@ pub enum TokenizerError {
     /// The template failed while it was rendered.
     #[error("the chat template failed: {0}")]
     TemplateFailed(String),
+    /// Tools were given to a template that shows none.
+    #[error("this model's chat template takes no tools: leave them out, or use a model that was trained to call them")]
+    NoTools,
+    /// The arguments of a call are not what templates can show.
+    #[error("the arguments of the call of {0:?} are no JSON object")]
+    ToolArguments(String),
     /// The messages use every character that could guard them.
     #[error("the messages hold every private-use character: leave one of U+E000 to U+F8FF unused")]
     NoGuard,
@@ -120,6 +130,12 @@ pub struct Tokenizer {
     rating_ids: [Option<u32>; Rating::ALL.len()],
     vocab_size: usize,
     chat: Option<ChatTemplate>,
+    /// The chat template as the folder has it.
+    chat_source: Option<String>,
+    texts: SpecialTexts,
+    tool_format: Option<ToolFormat>,
+    /// The control tokens among the markers of `tool_format`.
+    tool_marker_ids: Vec<u32>,
     scheme: DecodingScheme,
 }
 
@@ -250,10 +266,16 @@ impl Tokenizer {
 
         let (text, text_ids) = text_tokenizer(&whole, &controls, &ordinary, &unknown)?;
         let continued = continued_tokenizer(&text)?;
-        let chat = match parts.chat_template.map(str::to_owned).or(config_template) {
-            Some(source) => Some(ChatTemplate::new(&source, texts)?),
-            None => None,
-        };
+        let (mut chat, mut tool_format) = (None, None);
+        let chat_source = parts.chat_template.map(str::to_owned).or(config_template);
+        if let Some(source) = &chat_source {
+            let template = ChatTemplate::new(source, texts.clone())?;
+            tool_format = ToolFormat::of_template(source).filter(|_| template.takes_tools());
+            chat = Some(template);
+        }
+        let markers = tool_format.map(|format| <[&str; 2]>::from(format.markers()));
+        let marker_ids = markers.iter().flatten().filter_map(|marker| whole.token_to_id(marker));
+        let tool_marker_ids = marker_ids.filter(|id| control_ids.contains(id)).collect();
         Ok(Self {
             scheme: DecodingScheme::of(&whole),
             whole,
@@ -268,6 +290,10 @@ impl Tokenizer {
             rating_ids,
             vocab_size,
             chat,
+            chat_source,
+            texts,
+            tool_format,
+            tool_marker_ids,
         })
     }
 
@@ -331,9 +357,41 @@ impl Tokenizer {
         self.bos_id
     }
 
+    /// The text of the end-of-text token that `tokenizer_config.json` names, else of the first id that ends a text.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.texts.eos_token.as_deref()
+    }
+
+    /// The text of the padding token that `tokenizer_config.json` names.
+    pub fn pad_token(&self) -> Option<&str> {
+        self.texts.pad_token.as_deref()
+    }
+
+    /// The chat template, in Jinja.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_source.as_deref()
+    }
+
     /// Whether [`Self::encode_chat`] can work.
     pub fn has_chat_template(&self) -> bool {
         self.chat.is_some()
+    }
+
+    /// Whether [`Self::encode_chat`] takes tools: whether the chat template looks at them.
+    pub fn takes_tools(&self) -> bool {
+        self.chat.as_ref().is_some_and(ChatTemplate::takes_tools)
+    }
+
+    /// How the model writes calls of tools, as far as its template shows a known way.
+    pub fn tool_format(&self) -> Option<ToolFormat> {
+        self.tool_format
+    }
+
+    /// The markers of [`Self::tool_format`] that are control tokens (`[TOOL_CALLS]` of Mistral; `<tool_call>` of Qwen is
+    /// none). Where a model may call tools they must not be banned from sampling, and [`Self::tool_detokenizer`] shows
+    /// them.
+    pub fn tool_marker_ids(&self) -> &[u32] {
+        &self.tool_marker_ids
     }
 
     /// Renders the chat template and encodes it; control tokens come from the template alone, never from message text.
@@ -341,19 +399,21 @@ impl Tokenizer {
     /// control tokens is encoded as `tokenizers` would: a `Prepend` normaliser and Metaspace `"always"` put their space
     /// before each piece, Metaspace `"first"` only before one at the very start.
     ///
-    /// Spellings in messages are broken before rendering, so that a template which looks for them in a message (Qwen3 for
+    /// Messages and tools are shown as published templates expect them. Spellings in them are broken before rendering, so that a template which looks for them in a message (Qwen3 for
     /// `</think>` in an earlier answer) does not find them.
     ///
     /// # Errors
-    /// [`TokenizerError::NoChatTemplate`], [`TokenizerError::TemplateRefused`], [`TokenizerError::TemplateFailed`],
-    /// [`TokenizerError::NoGuard`], and those of [`Self::encode`].
+    /// [`TokenizerError::NoChatTemplate`], [`TokenizerError::NoTools`], [`TokenizerError::ToolArguments`],
+    /// [`TokenizerError::TemplateRefused`], [`TokenizerError::TemplateFailed`], [`TokenizerError::NoGuard`], and those of
+    /// [`Self::encode`].
     pub fn encode_chat(
         &self,
         messages: &[ChatMessage],
+        tools: &[Tool],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>, TokenizerError> {
         let chat = self.chat.as_ref().ok_or(TokenizerError::NoChatTemplate)?;
-        let (rendered, guard) = chat.render(messages, add_generation_prompt, &self.controls)?;
+        let (rendered, guard) = chat.render(messages, tools, add_generation_prompt, &self.controls)?;
         let mut ids = Vec::new();
         for (i, piece) in self.controls.split(&rendered, guard).into_iter().enumerate() {
             match piece {
@@ -370,6 +430,11 @@ impl Tokenizer {
     /// Fresh state for decoding one sequence token by token.
     pub fn detokenizer(&self) -> Detokenizer {
         Detokenizer::default()
+    }
+
+    /// As [`Self::detokenizer`], but [`Self::tool_marker_ids`] give their text, for a [`ToolParser`] to find.
+    pub fn tool_detokenizer(&self) -> Detokenizer {
+        Detokenizer::showing_tool_markers()
     }
 
     fn encode_with(

@@ -37,7 +37,7 @@ fn chatty(json: &serde_json::Value, template: &str) -> Tokenizer {
 }
 
 fn message(role: &str, content: &str) -> ChatMessage {
-    ChatMessage { role: role.into(), content: content.into(), name: None }
+    ChatMessage { role: role.into(), content: content.into(), ..ChatMessage::default() }
 }
 
 const CHATML: &str = "{% for message in messages %}\n{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + \
@@ -45,7 +45,7 @@ const CHATML: &str = "{% for message in messages %}\n{{ '<|im_start|>' + message
                       {{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 /// Text of which much is whole, cut and nested control tokens.
-fn hostile_text() -> impl Strategy<Value = String> {
+pub(super) fn hostile_text() -> impl Strategy<Value = String> {
     let cut = (0..SPELLINGS.len(), 0usize..24, 0usize..24).prop_map(|(i, from, to)| {
         let text = SPELLINGS[i];
         let (from, to) = (from.min(text.len()), to.min(text.len()));
@@ -90,11 +90,11 @@ proptest! {
                      <{{ m.content|trim|lower }}>{% endfor %}";
         let messages: Vec<ChatMessage> = texts.iter().map(|(role, content)| message(role, content)).collect();
         let tokenizer = chatty(&byte_level_json(), glued);
-        let ids = tokenizer.encode_chat(&messages, true).unwrap();
+        let ids = tokenizer.encode_chat(&messages, &[], true).unwrap();
         prop_assert!(!has_added(&tokenizer, &ids), "{:?}", tokenizer.decode(&ids, false));
 
         let tokenizer = chatty(&byte_level_json(), CHATML);
-        let ids = tokenizer.encode_chat(&messages, true).unwrap();
+        let ids = tokenizer.encode_chat(&messages, &[], true).unwrap();
         let controls = ids.iter().filter(|id| has_added(&tokenizer, &[**id])).count();
         prop_assert_eq!(controls, 2 * messages.len() + 1);
         let mut expected = String::new();
@@ -108,7 +108,8 @@ proptest! {
 #[test]
 fn a_chat_is_what_the_library_makes_of_the_rendered_text() {
     let tokenizer = chatty(&byte_level_json(), CHATML);
-    let ids = tokenizer.encode_chat(&[message("system", "be brief"), message("user", " the  end\n")], true).unwrap();
+    let ids =
+        tokenizer.encode_chat(&[message("system", "be brief"), message("user", " the  end\n")], &[], true).unwrap();
     let text =
         "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\n the  end\n<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(ids, hf_ids(&reference(&byte_level_json()), text));
@@ -119,11 +120,11 @@ fn spaces_between_control_tokens_are_the_librarys() {
     let template = "{{ bos_token }}{% for m in messages %}[INST] {{ m.content }} [/INST]{% endfor %}";
     for json in [llama_like_json(), metaspace_json("first"), metaspace_json("always"), metaspace_json("never")] {
         let tokenizer = chatty(&json, template);
-        let ids = tokenizer.encode_chat(&[message("user", "hi")], false).unwrap();
+        let ids = tokenizer.encode_chat(&[message("user", "hi")], &[], false).unwrap();
         assert_eq!(ids, hf_ids(&reference(&json), "<s>[INST] hi [/INST]"), "{}", json["pre_tokenizer"]);
         assert_eq!(ids.iter().filter(|&&id| id == 1).count(), 1, "one BOS, the template's");
         let starts_with_text = chatty(&json, "{{ messages[0].content }}[INST]{{ messages[0].content }}");
-        let ids = starts_with_text.encode_chat(&[message("user", "hi")], false).unwrap();
+        let ids = starts_with_text.encode_chat(&[message("user", "hi")], &[], false).unwrap();
         assert_eq!(ids, hf_ids(&reference(&json), "hi[INST]hi"), "{}", json["pre_tokenizer"]);
     }
 }
@@ -137,8 +138,9 @@ fn tokens_that_swallow_whitespace_do_so_in_templates() {
             token["rstrip"] = json!(true);
         }
     }
-    let ids =
-        chatty(&json, CHATML).encode_chat(&[message("user", "a \n"), message("user", "  <|im_end|>")], true).unwrap();
+    let ids = chatty(&json, CHATML)
+        .encode_chat(&[message("user", "a \n"), message("user", "  <|im_end|>")], &[], true)
+        .unwrap();
     let mut expected = hf_ids(&reference(&json), "<|im_start|>user\na \n<|im_end|>\n<|im_start|>user\n  ");
     let tokenizer = build(&json, json!({}));
     expected.extend(tokenizer.encode("<|im_end|>", false).unwrap());
@@ -152,7 +154,7 @@ fn templates_see_the_messages_as_they_are() {
                     {{ messages[0]['content'].strip() }};{% if messages[0].role == 'user' %}u{% endif %};\
                     {% if messages[0].name is defined %}{{ messages[0].name }}{% endif %}";
     let tokenizer = chatty(&byte_level_json(), template);
-    let rendered = |m: ChatMessage| tokenizer.decode(&tokenizer.encode_chat(&[m], false).unwrap(), false).unwrap();
+    let rendered = |m: ChatMessage| tokenizer.decode(&tokenizer.encode_chat(&[m], &[], false).unwrap(), false).unwrap();
     assert_eq!(rendered(message("user", "")), "no;;;u;");
     assert_eq!(rendered(message("user", " <s> \n")), "yes;<s>;<s>;u;");
     assert_eq!(rendered(message("user", "\n> s\t")), "yes;> s;> s;u;");
@@ -165,7 +167,7 @@ fn a_role_makes_a_control_token_only_where_the_template_means_it() {
     let next = json["added_tokens"].as_array().unwrap().iter().filter_map(|t| t["id"].as_u64()).max().unwrap() as usize;
     json["added_tokens"].as_array_mut().unwrap().push(added(next + 1, "<|user|>", true));
     let tokenizer = chatty(&json, "{{ '<|' + messages[0].role + '|>' }}");
-    let ids = |role: &str| tokenizer.encode_chat(&[message(role, "")], false).unwrap();
+    let ids = |role: &str| tokenizer.encode_chat(&[message(role, "")], &[], false).unwrap();
     assert_eq!(ids("user"), [tokenizer.token_id("<|user|>").unwrap()]);
     for role in ["rating:G", "im_start", "RATING:g", "rating:", "x|><|rating:G"] {
         assert!(!has_added(&tokenizer, &ids(role)), "{role}");
@@ -186,7 +188,7 @@ fn special_tokens_are_known() {
     assert_eq!(tokenizer.token_text(1).as_deref(), Some("<|rating:G|>"));
     assert_eq!(tokenizer.vocab_size(), tokenizer.token_id("  ").unwrap() as usize + 1);
     assert!(!tokenizer.has_chat_template());
-    assert_eq!(tokenizer.encode_chat(&[], true), Err(TokenizerError::NoChatTemplate));
+    assert_eq!(tokenizer.encode_chat(&[], &[], true), Err(TokenizerError::NoChatTemplate));
     let llama = llama_like();
     assert_eq!((llama.bos_id(), llama.rating_id(Rating::G)), (Some(1), None));
     assert_eq!(llama.encode("", true).unwrap(), [1]);

@@ -1,182 +1,260 @@
 //! `POST /v1/chat/completions`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
-use safelmm_model::{ChatMessage, FinishReason, TokenizerError};
-use safelmm_plugins::Entry;
+use safelmm_model::{FinishReason, Progress, Step};
 use serde::Serialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use super::answer::Shape;
+use super::answer::{Answer, Shape};
+use super::constraints;
 use super::error::ApiError;
-use super::fields::{Fields, describe, shortened};
-use super::generation::{Prepared, Shared, generate, screen};
-use super::plan::{Length, Prompts};
+use super::generation::{Prepared, Shared, generate};
+use super::json::{Any, Json};
+use super::logprobs::{ChatLogprobs, ChatToken};
+use super::messages;
+use super::plan::{Length, Prompt, Prompts, Wanted};
+use super::request::{ChatRequest, FormatKind};
+use super::sampling::check_top_logprobs;
+use super::spelling::Spellings;
+use super::tools::{Call, CallReader, calling};
 use crate::app::App;
 
-/// Parameters of the OpenAI API that this server knows and cannot honour: name, neutral value, reason.
-const UNSUPPORTED: [(&str, Value, &str); 9] = [
-    ("logprobs", Value::Bool(false), "this server returns no log-probabilities"),
-    ("top_logprobs", Value::Null, "this server returns no log-probabilities"),
-    ("tools", Value::Null, "the model calls no tools"),
-    ("tool_choice", Value::Null, "the model calls no tools"),
-    ("parallel_tool_calls", Value::Null, "the model calls no tools"),
-    ("functions", Value::Null, "the model calls no functions"),
-    ("function_call", Value::Null, "the model calls no functions"),
-    ("modalities", Value::Null, "the model writes text"),
-    ("audio", Value::Null, "the model writes text"),
-];
-
-/// Answers with the next message of a conversation.
-pub async fn chat_completions(State(app): State<App>, body: Fields) -> Result<Response, ApiError> {
-    generate::<Chat>(app, body, prepare).await
+/// Goes on with a conversation.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", tag = "generation",
+    request_body = ChatRequest,
+    responses(
+        (status = 200, description = "The answers, or with `stream` their chunks, ended by `[DONE]`", content(
+            (Answer<ChatChoice> = "application/json"),
+            (Answer<ChatDelta> = "text/event-stream"),
+        )),
+        ApiError,
+    ),
+)]
+pub async fn chat_completions(State(app): State<App>, Json(request): Json<ChatRequest>) -> Result<Response, ApiError> {
+    generate(app, request, prepare).await
 }
 
-fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
-    let shared = Shared::take(&mut body, app)?;
-    let length = take_length(&mut body)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
-    let messages = body.list("messages")?.ok_or_else(|| body.error("messages", "is missing"))?;
-    for (name, neutral, reason) in &UNSUPPORTED {
-        body.refuse(name, neutral, reason)?;
-    }
-    body.refuse("response_format", &json!({"type": "text"}), "the model writes free text")?;
-    body.finish()?;
+/// Checks a request, down to the sequences that it asks for.
+pub fn prepare(app: &App, mut request: ChatRequest) -> Result<Prepared<Chat>, ApiError> {
+    let shared = Shared::new(request.take_shared(), app)?;
+    refuse_unsupported(&mut request)?;
+    let length = length(&request)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
+    let top = top_logprobs(&request)?;
     let mut policy = Vec::new();
-    let tokens = vec![encode(messages, app, &mut policy)?];
-    shared.prepare(app, Prompts { tokens, param: "messages" }, length, policy)
+    let calling = calling(
+        request.tools.take().unwrap_or_default(),
+        request.tool_choice.take(),
+        request.parallel_tool_calls,
+        app,
+        &mut policy,
+    )?;
+    let formatted = request.response_format.as_ref().is_some_and(|format| format.kind != FormatKind::Text);
+    if formatted && calling.is_some() {
+        let message =
+            "'response_format' cannot be combined with 'tools': set 'tool_choice' to \"none\", or leave one out";
+        return Err(ApiError::parameter("response_format", message));
+    }
+    let grammar = match &calling {
+        Some(calling) => calling.grammar(app)?,
+        None => constraints::grammar(request.response_format.take(), app)?,
+    };
+    let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
+    let messages = messages::check(request.messages, app, &mut policy)?;
+    let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);
+    let tokens = encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?;
+    let may_call = calling.is_some();
+    let spellings = top.map(|_| Arc::clone(app.spellings()));
+    let shape = move || Chat { calls: calling.as_ref().map(|calling| calling.reader()), spellings: spellings.clone() };
+    let prompts =
+        Prompts { prompts: vec![Prompt { tokens, shape: Box::new(shape) }], param: "messages", length, best_of: None };
+    let wanted = Wanted {
+        top_logprobs: top.unwrap_or(0),
+        score_prompt: false,
+        may_call,
+        stages: grammar.map(|grammar| -> super::plan::Stages { Box::new(move || vec![grammar.stage()]) }),
+    };
+    shared.prepare(app, prompts, &wanted, policy)
+}
+
+/// Refuses what the OpenAI API knows and this server cannot honour, but for the values that ask for nothing.
+fn refuse_unsupported(request: &mut ChatRequest) -> Result<(), ApiError> {
+    let one_of = |values: &'static [&'static str]| move |value: &Value| values.iter().any(|neutral| value == neutral);
+    let none = |_: &Value| false;
+    refuse("functions", &mut request.functions, none, "use 'tools'")?;
+    refuse("function_call", &mut request.function_call, none, "use 'tool_choice'")?;
+    let reason = "the model does not reason before it answers";
+    refuse("reasoning_effort", &mut request.reasoning_effort, one_of(&["none"]), reason)?;
+    refuse("store", &mut request.store, |value| value == &json!(false), "this server keeps no answers")?;
+    refuse("metadata", &mut request.metadata, |value| value == &json!({}), "this server keeps no answers")?;
+    let tiers = one_of(&["auto", "default"]);
+    refuse("service_tier", &mut request.service_tier, tiers, "all requests are served alike")?;
+    refuse("modalities", &mut request.modalities, |value| value == &json!(["text"]), "the model writes text")?;
+    refuse("audio", &mut request.audio, none, "the model writes text")?;
+    refuse("prediction", &mut request.prediction, none, "answers are not predicted")?;
+    refuse("web_search_options", &mut request.web_search_options, none, "the model searches nothing")
+}
+
+fn refuse(name: &str, value: &mut Option<Any>, is_neutral: impl Fn(&Value) -> bool, why: &str) -> Result<(), ApiError> {
+    match value.take() {
+        Some(Any(value)) if !is_neutral(&value) => {
+            Err(ApiError::parameter(name, format!("'{name}' is not supported with this value: {why}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `max_completion_tokens`, or `max_tokens` as it was called before.
-fn take_length(body: &mut Fields) -> Result<Option<usize>, ApiError> {
-    match (body.count("max_completion_tokens", 1)?, body.count("max_tokens", 1)?) {
+fn length(request: &ChatRequest) -> Result<Option<usize>, ApiError> {
+    match (request.max_completion_tokens, request.max_tokens) {
         (Some(new), Some(old)) if new != old => {
-            Err(body.error("max_tokens", format!("is {old}, but 'max_completion_tokens' is {new}: give one of them")))
+            let message = format!("'max_tokens' is {old}, but 'max_completion_tokens' is {new}: give one of them");
+            Err(ApiError::parameter("max_tokens", message))
         }
+        (Some(0), _) => Err(ApiError::parameter("max_completion_tokens", "'max_completion_tokens' must be at least 1")),
+        (_, Some(0)) => Err(ApiError::parameter("max_tokens", "'max_tokens' must be at least 1, found 0")),
         (new, old) => Ok(new.or(old)),
     }
 }
 
-fn encode(messages: Vec<Value>, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<u32>, ApiError> {
-    let tokenizer = &app.checkpoint().tokenizer;
-    if !tokenizer.has_chat_template() {
-        return Err(ApiError::Tokenizer { source: TokenizerError::NoChatTemplate, param: "messages" });
+/// How many log-probabilities are told in each place, where any are.
+fn top_logprobs(request: &ChatRequest) -> Result<Option<usize>, ApiError> {
+    let top = request.top_logprobs.map(|top| check_top_logprobs("top_logprobs", top)).transpose()?;
+    match (request.logprobs.unwrap_or(false), top) {
+        (true, top) => Ok(Some(top.unwrap_or(0))),
+        (false, None | Some(0)) => Ok(None),
+        (false, Some(_)) => Err(ApiError::parameter("top_logprobs", "'top_logprobs' needs 'logprobs' to be true")),
     }
-    if messages.is_empty() {
-        return Err(ApiError::parameter("messages", "'messages' is an empty list"));
-    }
-    let messages = messages
-        .into_iter()
-        .enumerate()
-        .map(|(position, message)| read_message(&format!("messages[{position}]"), message))
-        .collect::<Result<Vec<_>, _>>()?;
-    for text in messages.iter().flat_map(|m| [&m.role, &m.content].into_iter().chain(&m.name)) {
-        screen(app, text, "messages", policy)?;
-    }
-    tokenizer.encode_chat(&messages, true).map_err(|source| ApiError::Tokenizer { source, param: "messages" })
 }
 
-fn read_message(path: &str, message: Value) -> Result<ChatMessage, ApiError> {
-    let Value::Object(map) = message else {
-        return Err(ApiError::parameter(path, format!("'{path}' must be an object, found {}", describe(&message))));
-    };
-    let mut fields = Fields::new(path, map);
-    let role = fields.string("role")?.ok_or_else(|| fields.error("role", "is missing"))?;
-    if role.is_empty() {
-        return Err(fields.error("role", "is empty"));
-    }
-    let content = fields.take("content").ok_or_else(|| fields.error("content", "is missing"))?;
-    let content = read_content(&fields, content)?;
-    let name = fields.string("name")?;
-    fields.finish()?;
-    Ok(ChatMessage { role, content, name })
+/// One choice of a chat.
+pub struct Chat {
+    calls: Option<CallReader>,
+    /// Where log-probabilities were asked for.
+    spellings: Option<Arc<Spellings>>,
 }
 
-/// A string, or a list of text parts, which are put together as they are.
-fn read_content(message: &Fields, content: Value) -> Result<String, ApiError> {
-    let parts = match content {
-        Value::String(text) => return Ok(text),
-        Value::Array(parts) => parts,
-        other => {
-            let found = describe(&other);
-            return Err(message.error("content", format!("must be a string or a list of text parts, found {found}")));
-        }
-    };
-    parts
-        .into_iter()
-        .enumerate()
-        .map(|(position, part)| {
-            let name = format!("content[{position}]");
-            let Value::Object(map) = part else {
-                return Err(message.error(&name, format!("must be a text part, found {}", describe(&part))));
-            };
-            let mut part = Fields::new(&message.path(&name), map);
-            match part.string("type")?.as_deref() {
-                Some("text") => {}
-                Some(other) => {
-                    let other = shortened(other);
-                    return Err(part.error("type", format!("is {other:?}: this model reads text parts alone")));
-                }
-                None => return Err(part.error("type", "is missing")),
-            }
-            let text = part.string("text")?.ok_or_else(|| part.error("text", "is missing"))?;
-            part.finish()?;
-            Ok(text)
-        })
-        .collect()
-}
-
-/// The shape of chat completions.
-struct Chat;
-
-#[derive(Serialize)]
-struct Choice {
+/// An answer to a conversation.
+#[derive(Serialize, ToSchema)]
+pub struct ChatChoice {
+    /// Its place among the choices.
     index: usize,
-    message: Message,
-    logprobs: (),
-    finish_reason: &'static str,
-}
-
-#[derive(Serialize)]
-struct Message {
-    role: &'static str,
-    content: String,
-}
-
-#[derive(Serialize)]
-struct Delta {
-    index: usize,
-    delta: DeltaMessage,
-    logprobs: (),
+    /// The answer.
+    message: AnswerMessage,
+    /// Log-probabilities, where they were asked for.
+    logprobs: Option<ChatLogprobs>,
+    /// Why it ended: `stop`, `length` or `tool_calls`.
     finish_reason: Option<&'static str>,
 }
 
-#[derive(Serialize)]
+/// What the assistant says.
+#[derive(Serialize, ToSchema)]
+struct AnswerMessage {
+    /// `assistant`.
+    role: &'static str,
+    /// The text; null where there are calls alone.
+    content: Option<String>,
+    /// The functions that are to be called.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call>,
+}
+
+/// A piece of an answer to a conversation.
+#[derive(Serialize, ToSchema)]
+pub struct ChatDelta {
+    /// Its place among the choices.
+    index: usize,
+    /// What comes behind that which came before.
+    delta: DeltaMessage,
+    /// Log-probabilities of the tokens, where they were asked for.
+    logprobs: Option<ChatLogprobs>,
+    /// Why it ended, in the last chunk: `stop`, `length` or `tool_calls`.
+    finish_reason: Option<&'static str>,
+}
+
+/// A piece of what the assistant says.
+#[derive(Serialize, ToSchema)]
 struct DeltaMessage {
+    /// `assistant`, in the first chunk.
     #[serde(skip_serializing_if = "Option::is_none")]
     role: Option<&'static str>,
+    /// More text.
     #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<String>,
+    /// More calls, each complete.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Call>,
+}
+
+/// What a choice has gained.
+#[derive(Default)]
+pub struct ChatPiece {
+    content: String,
+    calls: Vec<Call>,
+    logprobs: Option<ChatLogprobs>,
+    finish_reason: Option<&'static str>,
 }
 
 impl Shape for Chat {
     const OBJECT: &'static str = "chat.completion";
     const CHUNK_OBJECT: &'static str = "chat.completion.chunk";
     const ID_PREFIX: &'static str = "chatcmpl-";
-    type Choice = Choice;
-    type Delta = Delta;
+    type Piece = ChatPiece;
+    type Choice = ChatChoice;
+    type Delta = ChatDelta;
 
-    fn choice(index: usize, text: String, finish: FinishReason) -> Choice {
-        let message = Message { role: "assistant", content: text };
-        Choice { index, message, logprobs: (), finish_reason: finish.as_str() }
+    fn piece(&mut self, Progress { step, finish, .. }: Progress) -> Result<ChatPiece, ApiError> {
+        let mut piece = ChatPiece { finish_reason: finish.map(FinishReason::as_str), ..ChatPiece::default() };
+        if let Some(Step { token, text }) = step {
+            piece.logprobs =
+                self.spellings.as_ref().map(|spellings| ChatLogprobs::of(ChatToken::new(&token, spellings)));
+            match &mut self.calls {
+                Some(calls) => (piece.content, piece.calls) = calls.push(&text),
+                None => piece.content = text,
+            }
+        }
+        if let (Some(calls), Some(finish)) = (&mut self.calls, finish) {
+            let (text, more) = calls.finish();
+            piece.content += &text;
+            piece.calls.extend(more);
+            if calls.has_call() && finish == FinishReason::Stop {
+                piece.finish_reason = Some("tool_calls");
+            }
+        }
+        Ok(piece)
     }
 
-    fn opening(index: usize) -> Option<Delta> {
-        let delta = DeltaMessage { role: Some("assistant"), content: Some(String::new()) };
-        Some(Delta { index, delta, logprobs: (), finish_reason: None })
+    fn append(whole: &mut ChatPiece, piece: ChatPiece) {
+        whole.content += &piece.content;
+        whole.calls.extend(piece.calls);
+        whole.finish_reason = whole.finish_reason.or(piece.finish_reason);
+        if let Some(more) = piece.logprobs {
+            whole.logprobs.get_or_insert_default().content.extend(more.content);
+        }
     }
 
-    fn delta(index: usize, text: String, finish: Option<FinishReason>) -> Delta {
-        let delta = DeltaMessage { role: None, content: Some(text).filter(|text| !text.is_empty()) };
-        Delta { index, delta, logprobs: (), finish_reason: finish.map(FinishReason::as_str) }
+    fn choice(index: usize, ChatPiece { content, calls, logprobs, finish_reason }: ChatPiece) -> ChatChoice {
+        let content = Some(content).filter(|text| !text.is_empty() || calls.is_empty());
+        let tool_calls = calls.into_iter().map(Call::whole).collect();
+        let message = AnswerMessage { role: "assistant", content, tool_calls };
+        ChatChoice { index, message, logprobs, finish_reason }
+    }
+
+    fn opening(index: usize) -> Option<ChatDelta> {
+        let delta = DeltaMessage { role: Some("assistant"), content: Some(String::new()), tool_calls: vec![] };
+        Some(ChatDelta { index, delta, logprobs: None, finish_reason: None })
+    }
+
+    fn delta(index: usize, ChatPiece { content, calls, logprobs, finish_reason }: ChatPiece) -> Option<ChatDelta> {
+        if content.is_empty() && calls.is_empty() && logprobs.is_none() && finish_reason.is_none() {
+            return None;
+        }
+        let content = Some(content).filter(|text| !text.is_empty());
+        let delta = DeltaMessage { role: None, content, tool_calls: calls };
+        Some(ChatDelta { index, delta, logprobs, finish_reason })
     }
 }

@@ -1,132 +1,180 @@
 //! `POST /v1/completions`.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
-use safelmm_model::FinishReason;
-use safelmm_plugins::Entry;
+use safelmm_model::{FinishReason, Progress, Step, TokenLogprob};
 use serde::Serialize;
-use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use super::answer::Shape;
+use super::answer::{Answer, Shape};
 use super::error::ApiError;
-use super::fields::{Fields, describe};
-use super::generation::{Prepared, Shared, generate, screen};
-use super::plan::{Length, Prompts};
+use super::generation::{Prepared, Shared, generate};
+use super::json::Json;
+use super::logprobs::{TextLogprobs, TextScores};
+use super::plan::{Length, Prompt, Prompts, Wanted};
+use super::prompts::{Encoded, encode};
+use super::request::CompletionRequest;
+use super::sampling::{check_n, check_top_logprobs};
 use crate::app::App;
 
 /// The default of the OpenAI API.
 const DEFAULT_MAX_TOKENS: usize = 16;
-const NO_LOGPROBS: &str = "this server returns no log-probabilities";
 
-/// Answers with a completion of each prompt.
-pub async fn completions(State(app): State<App>, body: Fields) -> Result<Response, ApiError> {
-    generate::<Completion>(app, body, prepare).await
+/// Continues prompts.
+#[utoipa::path(
+    post, path = "/v1/completions", tag = "generation",
+    request_body = CompletionRequest,
+    responses(
+        (status = 200, description = "The answers, or with `stream` their chunks, ended by `[DONE]`", content(
+            (Answer<TextChoice> = "application/json"),
+            (Answer<TextChoice> = "text/event-stream"),
+        )),
+        ApiError,
+    ),
+)]
+pub async fn completions(State(app): State<App>, Json(request): Json<CompletionRequest>) -> Result<Response, ApiError> {
+    generate(app, request, prepare).await
 }
 
-fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
-    let shared = Shared::take(&mut body, app)?;
-    let length = body.count("max_tokens", 1)?.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
-    let prompt = body.take("prompt").ok_or_else(|| body.error("prompt", "is missing"))?;
-    refuse_best_of(&mut body, shared.sampling.n)?;
-    body.refuse("echo", &json!(false), "this server does not repeat the prompt")?;
-    body.refuse("logprobs", &Value::Null, NO_LOGPROBS)?;
-    body.refuse("suffix", &Value::Null, "the model continues text and does not fill gaps")?;
-    body.finish()?;
+/// Checks a request, down to the sequences that it asks for.
+pub fn prepare(app: &App, mut request: CompletionRequest) -> Result<Prepared<Completion>, ApiError> {
+    let shared = Shared::new(request.take_shared(), app)?;
+    let echo = request.echo.unwrap_or(false);
+    let logprobs = request.logprobs.map(|top| check_top_logprobs("logprobs", top)).transpose()?;
+    let best_of = request.best_of.map(|best_of| check_best_of(best_of, &shared)).transpose()?;
+    if request.suffix.is_some_and(|suffix| !suffix.is_empty()) {
+        let message = "'suffix' is not supported: the model continues text and does not fill gaps";
+        return Err(ApiError::parameter("suffix", message));
+    }
+    let length = request.max_tokens.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
     let mut policy = Vec::new();
-    let tokens = read_prompts(prompt, app, &mut policy)?;
-    shared.prepare(app, Prompts { tokens, param: "prompt" }, length, policy)
-}
-
-/// `best_of` equal to `n` asks for nothing more than `n`.
-fn refuse_best_of(body: &mut Fields, n: usize) -> Result<(), ApiError> {
-    match body.count("best_of", 1)? {
-        Some(best_of) if best_of != n => {
-            Err(body.error("best_of", format!("must equal 'n' ({n}), found {best_of}: this server ranks no choices")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// A string, a list of strings, a list of token ids, or a list of those.
-fn read_prompts(prompt: Value, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<Vec<u32>>, ApiError> {
-    match prompt {
-        Value::Array(list) if list.is_empty() => Err(ApiError::parameter("prompt", "'prompt' is an empty list")),
-        Value::Array(list) if list.iter().all(Value::is_number) => Ok(vec![read_tokens(&list, app)?]),
-        Value::Array(list) => list.into_iter().map(|item| read_prompt(item, app, policy)).collect(),
-        single => Ok(vec![read_prompt(single, app, policy)?]),
-    }
-}
-
-fn read_prompt(prompt: Value, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<u32>, ApiError> {
-    match prompt {
-        // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
-        Value::String(text) => {
-            screen(app, &text, "prompt", policy)?;
-            let encoded = app.checkpoint().tokenizer.encode(&text, !app.checkpoint().rated());
-            encoded.map_err(|source| ApiError::Tokenizer { source, param: "prompt" })
-        }
-        Value::Array(list) => read_tokens(&list, app),
-        other => {
-            let message = format!(
-                "'prompt' must be a string, a list of strings, a list of token ids or a list of such lists, found {}",
-                describe(&other)
-            );
-            Err(ApiError::parameter("prompt", message))
-        }
-    }
-}
-
-/// Token ids as the client gives them; the range is checked with the rest of the request.
-fn read_tokens(list: &[Value], app: &App) -> Result<Vec<u32>, ApiError> {
-    let tokenizer = &app.checkpoint().tokenizer;
-    list.iter()
-        .map(|value| {
-            let token = value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| {
-                let message = format!("'prompt' has {} among its token ids: expected integers from 0", describe(value));
-                ApiError::parameter("prompt", message)
-            })?;
-            // In a rated model's prompt a rating would stand in for one above the ceiling, and an end of text would begin
-            // a text that no rating holds for.
-            if app.checkpoint().rated() && tokenizer.control_ids().contains(&token) {
-                let text = tokenizer.token_text(token).unwrap_or_default();
-                let message = format!(
-                    "'prompt' has the control token {text} ({token}) among its ids, which the server alone may set: ask \
-                     for a rating with 'safelmm.rating', for a conversation with /v1/chat/completions"
-                );
-                return Err(ApiError::parameter("prompt", message));
-            }
-            Ok(token)
+    let prompts = encode(request.prompt, "prompt", app, &mut policy)?
+        .into_iter()
+        .map(|encoded| {
+            let tokens = encoded.tokens();
+            let echo = echo.then(|| Echo::new(encoded, app)).transpose()?;
+            let app = app.clone();
+            let shape = move || Completion {
+                echo: echo.clone(),
+                scored: Vec::new(),
+                scores: logprobs.map(|top| TextScores::new(Arc::clone(app.spellings()), top)),
+            };
+            Ok(Prompt { tokens, shape: Box::new(shape) })
         })
-        .collect()
+        .collect::<Result<Vec<_>, ApiError>>()?;
+    let score_prompt = echo && logprobs.is_some();
+    let wanted = Wanted { top_logprobs: logprobs.unwrap_or(0), score_prompt, ..Wanted::default() };
+    shared.prepare(app, Prompts { prompts, param: "prompt", length, best_of }, &wanted, policy)
 }
 
-/// The shape of text completions.
-struct Completion;
+fn check_best_of(best_of: usize, shared: &Shared) -> Result<usize, ApiError> {
+    let n = shared.sampling.n;
+    let refuse = |message: String| Err(ApiError::parameter("best_of", format!("'best_of' {message}")));
+    match check_n("best_of", best_of)? {
+        best_of if best_of < n => refuse(format!("must be at least 'n' ({n}), found {best_of}")),
+        best_of if best_of > n && shared.streaming.stream => {
+            refuse("cannot be streamed: the best answers are known when all have ended".into())
+        }
+        best_of => Ok(best_of),
+    }
+}
 
-#[derive(Serialize)]
-struct Choice {
-    index: usize,
+/// A prompt that stands before its answer.
+#[derive(Clone)]
+struct Echo {
+    tokens: Vec<u32>,
     text: String,
-    logprobs: (),
+}
+
+impl Echo {
+    fn new(encoded: Encoded, app: &App) -> Result<Self, ApiError> {
+        Ok(Echo { text: encoded.text(app)?, tokens: encoded.shown })
+    }
+}
+
+/// One choice of a completion.
+pub struct Completion {
+    /// The prompt, until it has been shown.
+    echo: Option<Echo>,
+    /// What has come of the prompt's scores.
+    scored: Vec<TokenLogprob>,
+    scores: Option<TextScores>,
+}
+
+/// An answer to a prompt, or in a chunk a piece of it.
+#[derive(Serialize, ToSchema)]
+pub struct TextChoice {
+    /// Its place among all choices.
+    index: usize,
+    /// The text.
+    text: String,
+    /// Log-probabilities, where they were asked for.
+    logprobs: Option<TextLogprobs>,
+    /// Why it ended: `stop` or `length`; null in chunks before the last.
     finish_reason: Option<&'static str>,
+}
+
+/// What a choice has gained.
+#[derive(Default)]
+pub struct TextPiece {
+    text: String,
+    logprobs: Option<TextLogprobs>,
+    finish: Option<FinishReason>,
 }
 
 impl Shape for Completion {
     const OBJECT: &'static str = "text_completion";
     const CHUNK_OBJECT: &'static str = "text_completion";
     const ID_PREFIX: &'static str = "cmpl-";
-    type Choice = Choice;
-    type Delta = Choice;
+    type Piece = TextPiece;
+    type Choice = TextChoice;
+    type Delta = TextChoice;
 
-    fn choice(index: usize, text: String, finish: FinishReason) -> Choice {
-        Self::delta(index, text, Some(finish))
+    fn piece(&mut self, progress: Progress) -> Result<TextPiece, ApiError> {
+        let Progress { scored, step, finish, .. } = progress;
+        self.scored.extend(scored);
+        let mut piece = TextPiece { finish, ..TextPiece::default() };
+        let failed = |error| ApiError::Internal(format!("a token cannot be shown: {error}"));
+        // By now the prompt has been run to its end.
+        if step.is_some() || finish.is_some() {
+            if let Some(scores) = &mut self.scores {
+                piece.logprobs = finish.is_some().then(TextLogprobs::default);
+                if let Some(Echo { tokens, text }) = &self.echo {
+                    piece.logprobs = Some(scores.prompt(tokens, text, &self.scored).map_err(failed)?);
+                }
+            }
+            self.scored.clear();
+            piece.text = self.echo.take().map(|echo| echo.text).unwrap_or_default();
+        }
+        if let Some(Step { token, text }) = step {
+            piece.text += &text;
+            if let Some(scores) = &mut self.scores {
+                piece.logprobs.get_or_insert_default().append(scores.token(&token).map_err(failed)?);
+            }
+        }
+        Ok(piece)
     }
 
-    fn opening(_index: usize) -> Option<Choice> {
+    fn append(whole: &mut TextPiece, piece: TextPiece) {
+        whole.text += &piece.text;
+        whole.finish = whole.finish.or(piece.finish);
+        if let Some(entries) = piece.logprobs {
+            whole.logprobs.get_or_insert_default().append(entries);
+        }
+    }
+
+    fn choice(index: usize, TextPiece { text, logprobs, finish }: TextPiece) -> TextChoice {
+        TextChoice { index, text, logprobs, finish_reason: finish.map(FinishReason::as_str) }
+    }
+
+    fn opening(_index: usize) -> Option<TextChoice> {
         None
     }
 
-    fn delta(index: usize, text: String, finish: Option<FinishReason>) -> Choice {
-        Choice { index, text, logprobs: (), finish_reason: finish.map(FinishReason::as_str) }
+    fn delta(index: usize, piece: TextPiece) -> Option<TextChoice> {
+        let says_something = !piece.text.is_empty() || piece.logprobs.is_some() || piece.finish.is_some();
+        says_something.then(|| Self::choice(index, piece))
     }
 }

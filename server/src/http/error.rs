@@ -3,12 +3,16 @@
 //! What the client is told and what the log is told are two messages: the client learns what it can change, the log
 //! learns the cause.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use safelmm_model::{GenerateError, TokenizerError};
 use safelmm_plugins::Denial;
 use serde::Serialize;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseSchema, ResponseBuilder};
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::engine::EngineError;
 
@@ -102,18 +106,48 @@ pub enum ApiError {
 }
 
 /// The body of an error answer, and of an error in the middle of a stream.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
+    /// What went wrong.
     error: ErrorFields,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct ErrorFields {
+    /// What is wrong, what was expected and what to do, for people.
     message: String,
+    /// `invalid_request_error`, `rate_limit_error` or `server_error`.
     #[serde(rename = "type")]
     kind: &'static str,
+    /// The path of the parameter at fault, such as `messages[2].content`.
     param: Option<String>,
+    /// The kind of error, for programs.
     code: Option<&'static str>,
+}
+
+/// Every status with which a request may be refused or fail, for the API's description.
+const STATUSES: [(StatusCode, &str); 10] = [
+    (StatusCode::BAD_REQUEST, "A parameter is unknown, wrong or cannot be honoured, or a policy refuses the text"),
+    (StatusCode::UNAUTHORIZED, "The server asks for an API key, and this is none"),
+    (StatusCode::FORBIDDEN, "The request comes from a page of another site, or the key does not allow it"),
+    (StatusCode::NOT_FOUND, "There is no such model, store or path"),
+    (StatusCode::METHOD_NOT_ALLOWED, "The path exists for another method"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the server accepts"),
+    (StatusCode::TOO_MANY_REQUESTS, "Too many requests wait: `Retry-After` says when to come back"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "The server failed; its log has the cause"),
+    (StatusCode::SERVICE_UNAVAILABLE, "The server is shutting down"),
+    (StatusCode::GATEWAY_TIMEOUT, "The request was not finished in time"),
+];
+
+impl IntoResponses for ApiError {
+    fn responses() -> BTreeMap<String, RefOr<ResponseSchema>> {
+        let body = || ContentBuilder::new().schema(Some(Ref::from_schema_name(ErrorBody::name()))).build();
+        let response = |(status, description): (StatusCode, &str)| {
+            let response = ResponseBuilder::new().description(description).content("application/json", body()).build();
+            (status.as_str().to_owned(), response.into())
+        };
+        STATUSES.map(response).into()
+    }
 }
 
 impl ApiError {
@@ -173,10 +207,12 @@ impl ApiError {
             ApiError::Parameter { param, .. } => Some(param.clone()),
             ApiError::UnknownModel { .. } => Some("model".into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
+            ApiError::Tokenizer { source: TokenizerError::NoTools, .. } => Some("tools".into()),
             ApiError::Tokenizer { param, .. } | ApiError::Policy { param, .. } => Some((*param).into()),
-            ApiError::Generate { source, prompt_param } => source.param().map(|param| match param {
-                "prompt" => (*prompt_param).into(),
-                other => other.into(),
+            ApiError::Generate { source, prompt_param } => source.param().map(|param| match (param, *prompt_param) {
+                // Embeddings have no answer that could be shorter.
+                ("prompt", param) | ("max_tokens", param @ "input") => param.into(),
+                (other, _) => other.into(),
             }),
             _ => None,
         }

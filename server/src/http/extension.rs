@@ -1,28 +1,19 @@
 //! The field `safelmm` of requests and answers: rating, guidance, declared use, and what stores would add.
 
 use safelmm_model::Rating;
-use safelmm_plugins::Entry;
+use safelmm_plugins::{Entry, Verdict};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
-use super::fields::{Fields, describe, shortened};
+use super::json::shortened;
+use super::request::{Attribution, ExtensionFields, Mode, Retrieval, Use};
 use crate::app::App;
 
 /// The guidance strengths γ a request may ask for: less than 1 would weaken the rating.
 const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
-const NO_STORE: &str = "no store is configured on this server";
-
-/// What the answer will be used for; licenses of stored documents are judged by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Use {
-    /// The default.
-    #[default]
-    Commercial,
-    /// Opens non-commercial stores to those who are entitled to them.
-    NonCommercial,
-}
+const UNRATED: &str = "cannot be honoured: this model was trained without ratings";
 
 /// What a request asks for under `safelmm`, checked.
 #[derive(Clone, Copy, Debug)]
@@ -36,107 +27,113 @@ pub struct Extension {
 }
 
 /// What an answer says under `safelmm`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Report {
+    /// The ceiling of the answer; null for a model without ratings.
+    #[schema(value_type = Option<String>)]
     rating: Option<Rating>,
+    /// The strength of the rating.
     guidance: f32,
+    /// What the request declared.
     #[serde(rename = "use")]
     declared_use: Use,
+    /// The stores that took part.
     stores: Vec<Value>,
+    /// Where the answer comes from.
     attributions: Vec<Value>,
-    policy: Vec<Entry>,
+    /// What the policies found.
+    policy: Vec<Finding>,
+}
+
+/// What a policy found in a text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+struct Finding {
+    /// The policy.
+    plugin: String,
+    /// When it spoke.
+    hook: &'static str,
+    /// What it decided.
+    #[schema(value_type = String)]
+    verdict: Verdict,
+    /// What it found.
+    category: &'static str,
+    /// How sure it is, from 0 to 1.
+    score: f32,
 }
 
 impl Report {
     /// What was asked for, and what the policies found.
     pub fn new(Extension { rating, guidance, declared_use }: Extension, policy: Vec<Entry>) -> Self {
+        let finding =
+            |Entry { plugin, hook, verdict, category, score }| Finding { plugin, hook, verdict, category, score };
+        let policy = policy.into_iter().map(finding).collect();
         Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy }
     }
 
     /// The declared use.
-    pub fn use_name(&self) -> &'static str {
-        self.declared_use.as_str()
-    }
-}
-
-impl Use {
-    /// The name in requests and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Use::Commercial => "commercial",
-            Use::NonCommercial => "non-commercial",
-        }
+    pub fn declared_use(&self) -> Use {
+        self.declared_use
     }
 }
 
 impl Extension {
-    /// Takes `safelmm` out of a body. Everything that would need a store is refused, since this server has none.
-    pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
+    /// Checks what a request asks for. Everything that would need a store is refused, since this server has none.
+    pub fn new(fields: Option<ExtensionFields>, app: &App) -> Result<Self, ApiError> {
         let (ceiling, default) = (app.rating_ceiling(), app.default_rating());
-        let Some(mut fields) = body.object("safelmm")? else {
+        let Some(fields) = fields else {
             return Ok(Extension { rating: default, guidance: 1.0, declared_use: Use::default() });
         };
+        let ExtensionFields { rating, guidance, declared_use, stores, retrieval, attribution, exclude_documents } =
+            fields;
         let extension = Extension {
-            rating: take_rating(&mut fields, ceiling)?.or(default),
-            guidance: take_guidance(&mut fields, ceiling.is_some())?,
-            declared_use: take_use(&mut fields)?,
+            rating: check_rating(rating, ceiling)?.or(default),
+            guidance: check_guidance(guidance.unwrap_or(1.0), ceiling.is_some())?,
+            declared_use: declared_use.unwrap_or_default(),
         };
-        refuse_stores(&mut fields)?;
-        fields.finish()?;
+        if let Some(name) = stores.unwrap_or_default().first() {
+            return Err(ApiError::UnknownStore(shortened(name)));
+        }
+        let Retrieval { mode, k, lambda, temperature, passages } = retrieval.unwrap_or_default();
+        for (name, asked) in [
+            ("retrieval.mode", mode.is_some_and(|mode| mode != Mode::Off)),
+            ("retrieval.k", k.is_some()),
+            ("retrieval.lambda", lambda.is_some()),
+            ("retrieval.temperature", temperature.is_some()),
+            ("retrieval.passages", passages.is_some()),
+            ("attribution", attribution.is_some_and(|attribution| attribution != Attribution::None)),
+            ("exclude_documents", exclude_documents.is_some_and(|documents| !documents.is_empty())),
+        ] {
+            if asked {
+                return Err(refusal(name, "is not supported: no store is configured on this server"));
+            }
+        }
         Ok(extension)
     }
 }
 
-fn take_rating(fields: &mut Fields, ceiling: Option<Rating>) -> Result<Option<Rating>, ApiError> {
-    let Some(text) = fields.string("rating")? else { return Ok(None) };
-    let rating: Rating = text.parse().map_err(|_| {
-        fields.error("rating", format!("must be one of \"G\", \"PG\", \"R\", \"X\", found {}", describe(&json!(text))))
-    })?;
-    match ceiling {
-        None => Err(fields.error("rating", "cannot be honoured: this model was trained without ratings")),
-        Some(ceiling) if rating > ceiling => {
-            Err(fields.error("rating", format!("is {rating}, above this server's ceiling {ceiling}")))
+fn check_rating(rating: Option<Rating>, ceiling: Option<Rating>) -> Result<Option<Rating>, ApiError> {
+    match (rating, ceiling) {
+        (None, _) => Ok(None),
+        (Some(_), None) => Err(refusal("rating", UNRATED)),
+        (Some(rating), Some(ceiling)) if rating > ceiling => {
+            Err(refusal("rating", &format!("is {rating}, above this server's ceiling {ceiling}")))
         }
-        Some(_) => Ok(Some(rating)),
+        (rating, _) => Ok(rating),
     }
 }
 
-fn take_guidance(fields: &mut Fields, rated: bool) -> Result<f32, ApiError> {
-    let guidance = fields.number("guidance")?.unwrap_or(1.0);
+fn check_guidance(guidance: f32, rated: bool) -> Result<f32, ApiError> {
     if !GUIDANCE.contains(&guidance) {
         let (low, high) = (GUIDANCE.start(), GUIDANCE.end());
-        return Err(fields.error("guidance", format!("must be between {low} and {high}, found {guidance}")));
+        return Err(refusal("guidance", &format!("must be between {low} and {high}, found {guidance}")));
     }
     if guidance != 1.0 && !rated {
-        return Err(fields.error("guidance", "cannot be honoured: this model was trained without ratings"));
+        return Err(refusal("guidance", UNRATED));
     }
     Ok(guidance)
 }
 
-fn take_use(fields: &mut Fields) -> Result<Use, ApiError> {
-    match fields.string("use")?.as_deref() {
-        None | Some("commercial") => Ok(Use::Commercial),
-        Some("non-commercial") => Ok(Use::NonCommercial),
-        Some(other) => Err(fields
-            .error("use", format!("must be \"commercial\" or \"non-commercial\", found {}", describe(&json!(other))))),
-    }
-}
-
-fn refuse_stores(fields: &mut Fields) -> Result<(), ApiError> {
-    match fields.list("stores")?.unwrap_or_default().into_iter().next() {
-        None => {}
-        Some(Value::String(name)) => return Err(ApiError::UnknownStore(shortened(&name))),
-        Some(other) => {
-            return Err(fields.error("stores", format!("must be a list of strings, found {}", describe(&other))));
-        }
-    }
-    if let Some(mut retrieval) = fields.object("retrieval")? {
-        retrieval.refuse("mode", &json!("off"), NO_STORE)?;
-        for name in ["k", "lambda", "temperature", "passages"] {
-            retrieval.refuse(name, &Value::Null, NO_STORE)?;
-        }
-        retrieval.finish()?;
-    }
-    fields.refuse("attribution", &json!("none"), NO_STORE)?;
-    fields.refuse("exclude_documents", &json!([]), NO_STORE)
+fn refusal(name: &str, message: &str) -> ApiError {
+    let param = format!("safelmm.{name}");
+    ApiError::parameter(&param, format!("'{param}' {message}"))
 }

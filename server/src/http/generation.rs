@@ -1,90 +1,98 @@
-//! What completions and chat completions have in common, from the body to the answer.
+//! What completions and chat completions have in common, from the typed request to the answer.
 
 use axum::response::Response;
+use safelmm_model::Generation;
 use safelmm_plugins::Entry;
 use tracing::Span;
 
 use super::answer::{Head, Running, Shape, Streaming, answer};
 use super::error::ApiError;
 use super::extension::{Extension, Report};
-use super::fields::{Fields, shortened};
 use super::journal::Journal;
-use super::plan::{Length, Plan, Prompts};
+use super::json::shortened;
+use super::plan::{Plan, Prompts, Wanted};
+use super::request::{SharedFields, Use};
 use super::sampling::Sampling;
 use crate::app::{App, unix_time};
-use crate::engine::{CacheDomain, Sequence};
+use crate::engine::{CacheDomain, EngineError, Sequence, Ticket};
 
 /// The longest `user`: it stands in every log line of the request.
 const MAX_USER_BYTES: usize = 256;
 
 /// A request that has been read and checked.
-pub struct Prepared {
+pub struct Prepared<S> {
     /// What the engine will run.
-    pub plan: Plan,
+    pub plan: Plan<S>,
     /// Whether and how the answer is streamed.
     pub streaming: Streaming,
     /// What the answer says under `safelmm`.
     pub report: Report,
 }
 
-/// The fields that completions and chat completions share.
+/// The shared fields, checked.
 pub struct Shared {
-    streaming: Streaming,
+    /// Whether and how the answer is streamed.
+    pub streaming: Streaming,
     extension: Extension,
     /// How choices are sampled.
     pub sampling: Sampling,
 }
 
 impl Shared {
-    /// Takes them out of a body.
-    pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
-        take_model(body, app)?;
-        take_user(body)?;
+    /// Checks them.
+    pub fn new(mut fields: SharedFields, app: &App) -> Result<Self, ApiError> {
+        check_model(fields.model.as_deref(), app)?;
+        record_user(fields.user.take())?;
         Ok(Shared {
-            streaming: Streaming::take(body)?,
-            extension: Extension::take(body, app)?,
-            sampling: Sampling::take(body, app.checkpoint())?,
+            streaming: Streaming::take(&mut fields)?,
+            extension: Extension::new(fields.safelmm.take(), app)?,
+            sampling: Sampling::take(&mut fields, app.checkpoint())?,
         })
     }
 
     /// What the engine will run for these prompts; `policy` is what the policies found in them.
-    pub fn prepare(
+    pub fn prepare<S>(
         self,
         app: &App,
-        prompts: Prompts,
-        length: Length,
+        prompts: Prompts<S>,
+        wanted: &Wanted,
         policy: Vec<Entry>,
-    ) -> Result<Prepared, ApiError> {
-        let plan = Plan::new(app, prompts, length, &self.sampling, self.extension)?;
+    ) -> Result<Prepared<S>, ApiError> {
+        let plan = Plan::new(app, prompts, &self.sampling, wanted, self.extension)?;
         Ok(Prepared { plan, streaming: self.streaming, report: Report::new(self.extension, policy) })
     }
 }
 
 /// Prepares the request away from the threads that serve sockets (long prompts take time to tokenize), submits it and
 /// answers.
-pub async fn generate<S: Shape>(
+pub async fn generate<S: Shape, R: Send + 'static>(
     app: App,
-    body: Fields,
-    prepare: fn(&App, Fields) -> Result<Prepared, ApiError>,
+    request: R,
+    prepare: fn(&App, R) -> Result<Prepared<S>, ApiError>,
 ) -> Result<Response, ApiError> {
     let Prepared { plan, streaming, report } = blocking({
         let app = app.clone();
-        move || prepare(&app, body)
+        move || prepare(&app, request)
     })
     .await?;
     let journal = Journal::new(plan.prompt_tokens);
-    let choices = plan.generations.len();
-    let domain = CacheDomain::new([report.use_name()]);
-    let sequences: Vec<Sequence> = plan.generations.into_iter().map(|g| Sequence::new(g, &domain)).collect();
-    let tokens = sequences.iter().map(Sequence::tokens).sum();
-    let running = Running::new(app.engine().submit(sequences, tokens), journal, choices)?;
+    let submitted = submit(&app, plan.generations, report.declared_use());
+    let running = Running::new(submitted, journal, plan.shapes)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),
         model: app.model_name().to_owned(),
         report,
     };
-    answer::<S>(head, running, streaming).await
+    answer(head, running, plan.ranking, streaming).await
+}
+
+/// Gives sequences to the engine. What was computed for requests of another declared use is not used for them.
+pub fn submit(app: &App, generations: Vec<Generation>, declared_use: Use) -> Result<Ticket, EngineError> {
+    let domain = CacheDomain::new([declared_use.as_str()]);
+    let sequences: Vec<Sequence> = generations.into_iter().map(|g| Sequence::new(g, &domain)).collect();
+    let tokens = sequences.iter().map(Sequence::tokens).sum();
+    app.engine().submit(sequences, tokens)
 }
 
 /// Runs work that takes the processor for a while on a thread of its own, in the current span.
@@ -96,20 +104,17 @@ pub async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request could not be prepared: {error}"))))
 }
 
-/// Takes `model`. A request may leave it out, since one model is served.
-pub fn take_model(body: &mut Fields, app: &App) -> Result<(), ApiError> {
-    match body.string("model")? {
-        Some(requested) => check_model(requested, app),
-        None => Ok(()),
+/// Refuses every model but the one that generates. A request may leave it out.
+pub fn check_model(requested: Option<&str>, app: &App) -> Result<(), ApiError> {
+    match requested {
+        Some(requested) if requested != app.model_name() => Err(unknown_model(requested, app)),
+        _ => Ok(()),
     }
 }
 
-/// Refuses every model but the one that is served.
-pub fn check_model(requested: String, app: &App) -> Result<(), ApiError> {
-    if requested == app.model_name() {
-        return Ok(());
-    }
-    Err(ApiError::UnknownModel { requested: shortened(&requested), served: app.model_name().to_owned() })
+/// The error for a model that is not served.
+pub fn unknown_model(requested: &str, app: &App) -> ApiError {
+    ApiError::UnknownModel { requested: shortened(requested), served: app.model_name().to_owned() }
 }
 
 /// Puts a text through the policies, which add what they flag to `entries`.
@@ -117,11 +122,11 @@ pub fn screen(app: &App, text: &str, param: &'static str, entries: &mut Vec<Entr
     app.policies().screen_prompt(text, entries).map_err(|denial| ApiError::Policy { denial, param })
 }
 
-/// Takes `user`, the client's own name for its user; the log records it.
-fn take_user(body: &mut Fields) -> Result<(), ApiError> {
-    if let Some(user) = body.string("user")? {
+/// The client's own name for its user; the log records it.
+pub fn record_user(user: Option<String>) -> Result<(), ApiError> {
+    if let Some(user) = user {
         if user.len() > MAX_USER_BYTES {
-            return Err(body.error("user", format!("is longer than {MAX_USER_BYTES} bytes")));
+            return Err(ApiError::parameter("user", format!("'user' is longer than {MAX_USER_BYTES} bytes")));
         }
         Span::current().record("user", user);
     }

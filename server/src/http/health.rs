@@ -2,18 +2,45 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 use crate::app::App;
 use crate::engine::EngineError;
 
-/// The process answers.
-pub async fn live() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// How the server does.
+#[derive(Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    status: &'static str,
 }
 
-/// New requests are taken; 503 once the server is shutting down or the engine is gone.
-pub async fn ready(State(app): State<App>) -> Result<Json<Value>, ApiError> {
-    if app.engine().is_open() { Ok(Json(json!({"status": "ok"}))) } else { Err(EngineError::Stopped.into()) }
+const OK: Health = Health { status: "ok" };
+
+/// Tells that the process answers.
+#[utoipa::path(
+    get, path = "/health", tag = "health",
+    responses((status = 200, description = "The process answers", body = Health)),
+)]
+pub async fn health() -> Json<Health> {
+    Json(OK)
+}
+
+/// Tells that the process answers.
+#[utoipa::path(
+    get, path = "/livez", tag = "health",
+    responses((status = 200, description = "The process answers", body = Health)),
+)]
+pub async fn live() -> Json<Health> {
+    Json(OK)
+}
+
+/// Tells whether new requests are taken; not once the server is shutting down or the engine is gone.
+#[utoipa::path(
+    get, path = "/readyz", tag = "health",
+    responses((status = 200, description = "New requests are taken", body = Health), ApiError),
+)]
+pub async fn ready(State(app): State<App>) -> Result<Json<Health>, ApiError> {
+    if app.engine().is_open() { Ok(Json(OK)) } else { Err(EngineError::Stopped.into()) }
 }

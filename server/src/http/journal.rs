@@ -31,9 +31,9 @@ impl Journal {
         }
     }
 
-    /// The request has left the queue.
+    /// The first of its sequences has left the queue.
     pub fn started(&mut self) {
-        self.started_ms = Some(self.elapsed_ms());
+        self.started_ms = self.started_ms.or(Some(self.elapsed_ms()));
     }
 
     /// A token has come.

@@ -1,55 +1,79 @@
 //! The HTTP API. Modules, from the bottom: what errors become, how bodies are read, what a request asks for, what is
-//! answered, and the routes.
+//! answered, the routes, and their description.
 
 mod error;
-mod fields;
+mod json;
+mod request;
 
 mod extension;
 mod sampling;
 
 mod journal;
+mod spelling;
 
 mod answer;
+mod logprobs;
 mod plan;
 
 mod generation;
 
+mod constraints;
+mod messages;
+mod prompts;
+mod tools;
+
 mod chat;
 mod completions;
+mod embeddings;
 mod health;
 mod models;
-mod playground;
+mod pages;
 mod tokens;
+
+mod openapi;
+
+pub mod fuzzing;
 
 mod observe;
 mod same_site;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::{Extension, Router};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub use error::ApiError;
+pub(crate) use spelling::Spellings;
 
 use crate::app::App;
 
-/// All routes of the application.
+/// All routes of the application, each with its description: what is not described is not reachable.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/chat/completions", post(chat::chat_completions))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::get))
-        .route("/v1/models/{id}/provenance", get(models::provenance))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/health", get(health::live))
-        .route("/livez", get(health::live))
-        .route("/readyz", get(health::ready))
-        .route("/", get(playground::page))
-        .route("/playground/style.css", get(playground::style))
-        .route("/playground/app.js", get(playground::script))
+    let routes = OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(completions::completions))
+        .routes(routes!(chat::chat_completions))
+        .routes(routes!(embeddings::embeddings))
+        .routes(routes!(models::list))
+        .routes(routes!(models::get))
+        .routes(routes!(tokens::tokenize))
+        .routes(routes!(tokens::detokenize))
+        .routes(routes!(tokens::tokenizer_info))
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .routes(routes!(pages::playground))
+        .routes(routes!(pages::playground_style))
+        .routes(routes!(pages::playground_script))
+        .routes(routes!(pages::docs))
+        .routes(routes!(pages::docs_style))
+        .routes(routes!(pages::docs_script))
+        .routes(routes!(openapi::openapi));
+    let (router, description) = routes.split_for_parts();
+    let document = openapi::Document::new(&openapi::complete(description));
+    router
+        .layer(Extension(document))
         .fallback(async |uri: Uri| ApiError::UnknownRoute(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| ApiError::WrongMethod {
             method: method.to_string(),

@@ -3,30 +3,54 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use safelmm_model::Rating;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
-use super::generation::check_model;
+use super::generation::unknown_model;
 use crate::app::App;
 
-/// A model as clients see it.
-#[derive(Serialize)]
-pub struct Model {
-    id: String,
+/// What stands behind a model's id for the origin of its training text.
+const PROVENANCE: &str = "/provenance";
+
+/// The models of this server.
+#[derive(Serialize, ToSchema)]
+pub struct Models {
+    /// `list`.
     object: &'static str,
+    /// Each of them.
+    data: Vec<Model>,
+}
+
+/// A model as clients see it.
+#[derive(Serialize, ToSchema)]
+pub struct Model {
+    /// The id under which requests ask for it.
+    id: String,
+    /// `model`.
+    object: &'static str,
+    /// When it was loaded: seconds since 1970.
     created: u64,
+    /// `safelmm`.
     owned_by: &'static str,
+    /// What is SafeLMM's own.
     safelmm: Details,
 }
 
-#[derive(Serialize)]
+/// What a model is like.
+#[derive(Serialize, ToSchema)]
 struct Details {
+    /// Whether it was trained with ratings.
     rated: bool,
     /// Those a request may ask for.
+    #[schema(value_type = Vec<String>)]
     ratings: Vec<Rating>,
+    /// How many tokens its context holds.
     context_length: usize,
+    /// How many parameters it has.
     parameters: usize,
 }
 
@@ -48,26 +72,39 @@ impl Model {
     }
 }
 
-type ModelId = Result<Path<String>, PathRejection>;
-
-fn read(id: ModelId) -> Result<String, ApiError> {
-    id.map(|Path(id)| id).map_err(|error| ApiError::parameter("id", error.body_text()))
+/// Lists the models.
+#[utoipa::path(
+    get, path = "/v1/models", tag = "models",
+    responses((status = 200, description = "The models", body = Models), ApiError),
+)]
+pub async fn list(State(app): State<App>) -> Json<Models> {
+    Json(Models { object: "list", data: vec![Model::of(&app)] })
 }
 
-/// The list of models, which has one.
-pub async fn list(State(app): State<App>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [Model::of(&app)]}))
+/// Describes a model. Ids may hold slashes, so that one route takes what stands behind `/v1/models/`.
+#[utoipa::path(
+    get, path = "/v1/models/{*id}", tag = "models",
+    params(("id" = String, Path, description = "The model's id")),
+    responses((status = 200, description = "The model", body = Model), ApiError),
+)]
+pub async fn get(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+    let Path(id) = id.map_err(|error| ApiError::parameter("id", error.body_text()))?;
+    if id == app.model_name() {
+        return Ok(Json(Model::of(&app)).into_response());
+    }
+    match id.strip_suffix(PROVENANCE) {
+        Some(id) if id == app.model_name() => provenance(State(app)).await.map(IntoResponse::into_response),
+        id_of_model => Err(unknown_model(id_of_model.unwrap_or(&id), &app)),
+    }
 }
 
-/// The model, if the id is its own.
-pub async fn get(State(app): State<App>, id: ModelId) -> Result<Json<Model>, ApiError> {
-    check_model(read(id)?, &app)?;
-    Ok(Json(Model::of(&app)))
-}
-
-/// Where the training text came from: `provenance.json` of the checkpoint.
-pub async fn provenance(State(app): State<App>, id: ModelId) -> Result<Json<Value>, ApiError> {
-    check_model(read(id)?, &app)?;
+/// Tells where the training text came from: `provenance.json` of the checkpoint.
+#[utoipa::path(
+    get, path = "/v1/models/{id}/provenance", tag = "models",
+    params(("id" = String, Path, description = "The model's id")),
+    responses((status = 200, description = "Every source of training text with its license", body = Value), ApiError),
+)]
+pub async fn provenance(State(app): State<App>) -> Result<Json<Value>, ApiError> {
     match app.checkpoint().provenance() {
         Some(provenance) => Ok(Json(provenance.clone())),
         None => Err(ApiError::NoProvenance(app.model_name().to_owned())),

@@ -1,22 +1,51 @@
 //! From checked parameters to the sequences that the engine will run.
 
-use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, StopStrings};
+use safelmm_model::{Checkpoint, Generation, GenerationRequest, LogitsStage, Rating, StopStrings};
 
+use super::answer::Ranking;
 use super::error::ApiError;
 use super::extension::Extension;
 use super::sampling::Sampling;
 use crate::app::App;
 
-/// The most sequences (prompts times `n`) of one request.
+/// The most sequences (prompts times candidates) of one request.
 const MAX_SEQUENCES: usize = 256;
 
-/// The prompts of a request, as tokens.
-pub struct Prompts {
-    /// One for each prompt; each gets `n` choices.
-    pub tokens: Vec<Vec<u32>>,
-    /// What the endpoint calls them: `prompt` or `messages`.
-    pub param: &'static str,
+/// One prompt, and the state with which each of its choices begins.
+pub struct Prompt<S> {
+    /// Its tokens, without what the model puts in front.
+    pub tokens: Vec<u32>,
+    /// Makes the state of one more choice.
+    pub shape: Box<dyn Fn() -> S + Send>,
 }
+
+/// The prompts of a request.
+pub struct Prompts<S> {
+    /// Each of them.
+    pub prompts: Vec<Prompt<S>>,
+    /// What the endpoint calls them.
+    pub param: &'static str,
+    /// How long an answer may get.
+    pub length: Length,
+    /// How many candidates each gets, where that is not the number of choices.
+    pub best_of: Option<usize>,
+}
+
+/// What an endpoint asks of each sequence.
+#[derive(Default)]
+pub struct Wanted {
+    /// How many of the most probable tokens are told in each place.
+    pub top_logprobs: usize,
+    /// Whether the tokens of the prompt are scored too.
+    pub score_prompt: bool,
+    /// Whether the answer may call functions.
+    pub may_call: bool,
+    /// Makes what one more sequence adds to the logits chain.
+    pub stages: Option<Stages>,
+}
+
+/// Makes stages of the logits chain, for one sequence after another.
+pub type Stages = Box<dyn Fn() -> Vec<Box<dyn LogitsStage>> + Send>;
 
 /// How long an answer may get.
 #[derive(Clone, Copy, Debug)]
@@ -28,41 +57,50 @@ pub enum Length {
 }
 
 /// What the engine is to run for one request.
-pub struct Plan {
-    /// The sequences: all choices of the first prompt, then those of the second, and so on.
+pub struct Plan<S> {
+    /// The sequences: all candidates of the first prompt, then those of the second, and so on.
     pub generations: Vec<Generation>,
+    /// The state of each sequence's answer.
+    pub shapes: Vec<S>,
+    /// Which candidates become choices.
+    pub ranking: Ranking,
     /// The tokens of all prompts, each counted once.
     pub prompt_tokens: usize,
 }
 
-impl Plan {
+impl<S> Plan<S> {
     /// Checks the prompts against the model and prepares every sequence; nothing is computed yet.
     pub fn new(
         app: &App,
-        prompts: Prompts,
-        length: Length,
+        Prompts { prompts, param, length, best_of }: Prompts<S>,
         sampling: &Sampling,
+        wanted: &Wanted,
         extension: Extension,
     ) -> Result<Self, ApiError> {
-        let Prompts { tokens: prompts, param } = prompts;
-        let sequences = prompts.len().saturating_mul(sampling.n);
+        let best_of = best_of.unwrap_or(sampling.n);
+        let sequences = prompts.len().saturating_mul(best_of);
         if sequences > MAX_SEQUENCES {
             let message = format!("'{param}' asks for {sequences} choices: one request can have {MAX_SEQUENCES}");
             return Err(ApiError::parameter(param, message));
         }
         let stop = StopStrings::new(sampling.stop.clone())
-            .map_err(|error| ApiError::parameter("stop", format!("'stop': {error}")))?;
-        let mut plan = Plan { generations: Vec::with_capacity(sequences), prompt_tokens: 0 };
+            .map_err(|error| ApiError::parameter("stop", format!("'stop' cannot be used: {error}")))?;
+        let ranking = Ranking { best_of, n: sampling.n };
+        let mut plan = Plan { generations: Vec::new(), shapes: Vec::new(), ranking, prompt_tokens: 0 };
         for prompt in &prompts {
-            let max_tokens = length.tokens(prompt, app.checkpoint(), extension.rating);
-            for index in 0..sampling.n {
+            let max_tokens = length.tokens(&prompt.tokens, app.checkpoint(), extension.rating);
+            for index in 0..best_of {
                 let request = GenerationRequest {
                     rating: extension.rating,
                     guidance: extension.guidance,
                     sampling: sampling.params_of(index),
                     stop: stop.clone(),
                     ignore_eos: sampling.ignore_eos,
-                    ..GenerationRequest::new(prompt.clone(), max_tokens)
+                    top_logprobs: wanted.top_logprobs,
+                    score_prompt: wanted.score_prompt,
+                    may_call: wanted.may_call,
+                    stages: wanted.stages.as_ref().map_or_else(Vec::new, |stages| stages()),
+                    ..GenerationRequest::new(prompt.tokens.clone(), max_tokens)
                 };
                 let generation = Generation::new(app.checkpoint(), request)
                     .map_err(|source| ApiError::Generate { source, prompt_param: param })?;
@@ -70,6 +108,7 @@ impl Plan {
                     plan.prompt_tokens += generation.prompt_tokens();
                 }
                 plan.generations.push(generation);
+                plan.shapes.push((prompt.shape)());
             }
         }
         Ok(plan)

@@ -11,7 +11,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::fields::shortened;
+use super::json::shortened;
 use crate::app::App;
 
 /// Refuses requests of foreign pages on a loopback address.

@@ -1,61 +1,160 @@
-//! `POST /tokenize` and `POST /detokenize`.
+//! `POST /tokenize`, `POST /detokenize` and `GET /tokenizer_info`.
 
-use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
-use super::fields::{Fields, describe};
-use super::generation::{blocking, take_model};
+use super::generation::{blocking, check_model};
+use super::json::Json;
+use super::messages;
+use super::request::{DetokenizeRequest, TokenizeRequest, ToolChoice, ToolMode};
+use super::tools::calling;
 use crate::app::App;
 
 /// The tokens of a text.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Tokens {
+    /// Their ids.
     tokens: Vec<u32>,
+    /// How many they are.
     count: usize,
+    /// How many tokens the model's context holds.
+    max_model_len: usize,
+    /// Their texts, where the request asks for them.
+    token_strs: Option<Vec<String>>,
 }
 
 /// The text of tokens.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Text {
+    /// The text.
     prompt: String,
 }
 
-/// Text to tokens; spellings of control tokens are ordinary text.
-pub async fn tokenize(State(app): State<App>, mut body: Fields) -> Result<Json<Tokens>, ApiError> {
-    take_model(&mut body, &app)?;
-    let text = body.string("prompt")?.ok_or_else(|| body.error("prompt", "is missing"))?;
-    let add_special_tokens = body.boolean("add_special_tokens")?.unwrap_or(true);
-    body.finish()?;
-    let tokens = blocking(move || {
-        let tokenizer = &app.checkpoint().tokenizer;
-        tokenizer.encode(&text, add_special_tokens).map_err(|source| ApiError::Tokenizer { source, param: "prompt" })
-    })
-    .await?;
-    Ok(Json(Tokens { count: tokens.len(), tokens }))
+/// What programs must know that write chat prompts themselves.
+#[derive(Serialize, ToSchema)]
+pub struct TokenizerInfo {
+    /// The token that ends a text.
+    eos_token: Option<String>,
+    /// The token that begins a text.
+    bos_token: Option<String>,
+    /// The token that fills batches.
+    pad_token: Option<String>,
+    /// The chat template, in Jinja.
+    chat_template: Option<String>,
 }
 
-/// Tokens to text; control tokens are spelled out.
-pub async fn detokenize(State(app): State<App>, mut body: Fields) -> Result<Json<Text>, ApiError> {
-    take_model(&mut body, &app)?;
-    let list = body.list("tokens")?.ok_or_else(|| body.error("tokens", "is missing"))?;
-    let vocab_size = app.checkpoint().tokenizer.vocab_size();
-    let tokens: Vec<u32> = list
-        .iter()
-        .map(|value| {
-            let id = value.as_u64().and_then(|id| u32::try_from(id).ok());
-            id.filter(|id| (*id as usize) < vocab_size).ok_or_else(|| {
-                let found = describe(value);
-                body.error("tokens", format!("must be a list of token ids from 0 to {}, found {found}", vocab_size - 1))
-            })
-        })
-        .collect::<Result<_, _>>()?;
-    body.finish()?;
-    let prompt = blocking(move || {
-        let tokenizer = &app.checkpoint().tokenizer;
-        tokenizer.decode(&tokens, false).map_err(|source| ApiError::Tokenizer { source, param: "tokens" })
+/// Turns a text or a conversation into tokens. Spellings of control tokens in texts are ordinary text.
+#[utoipa::path(
+    post, path = "/tokenize", tag = "tokens",
+    request_body = TokenizeRequest,
+    responses((status = 200, description = "The tokens", body = Tokens), ApiError),
+)]
+pub async fn tokenize(
+    State(app): State<App>,
+    Json(request): Json<TokenizeRequest>,
+) -> Result<axum::Json<Tokens>, ApiError> {
+    blocking(move || prepare(&app, request).map(axum::Json)).await
+}
+
+/// Checks a request and answers it.
+pub fn prepare(app: &App, request: TokenizeRequest) -> Result<Tokens, ApiError> {
+    let TokenizeRequest {
+        model,
+        prompt,
+        messages,
+        tools,
+        add_generation_prompt,
+        add_special_tokens,
+        return_token_strs,
+    } = request;
+    check_model(model.as_deref(), app)?;
+    let tokenizer = &app.checkpoint().tokenizer;
+    let tokens = match (prompt, messages) {
+        (Some(text), None) => {
+            for (name, given) in
+                [("tools", tools.is_some()), ("add_generation_prompt", add_generation_prompt.is_some())]
+            {
+                if given {
+                    return Err(ApiError::parameter(name, format!("'{name}' belongs to 'messages'")));
+                }
+            }
+            let encoded = tokenizer.encode(&text, add_special_tokens.unwrap_or(true));
+            encoded.map_err(|source| ApiError::Tokenizer { source, param: "prompt" })?
+        }
+        (None, Some(messages)) => {
+            if add_special_tokens == Some(true) {
+                let message = "'add_special_tokens' must be false with 'messages': the chat template writes its own";
+                return Err(ApiError::parameter("add_special_tokens", message));
+            }
+            let mut policy = Vec::new();
+            let choice = Some(ToolChoice::Mode(ToolMode::Auto));
+            let calling = calling(tools.unwrap_or_default(), choice, None, app, &mut policy)?;
+            let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
+            let messages = messages::check(messages, app, &mut policy)?;
+            let encoded = tokenizer.encode_chat(&messages, tools, add_generation_prompt.unwrap_or(true));
+            encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?
+        }
+        (Some(_), Some(_)) => {
+            return Err(ApiError::parameter(
+                "messages",
+                "'messages' and 'prompt' are both given: expected one of them",
+            ));
+        }
+        (None, None) => {
+            return Err(ApiError::parameter("prompt", "'prompt' is missing: expected it, or 'messages'"));
+        }
+    };
+    let spell = || tokens.iter().map(|token| app.spellings().text(*token)).collect();
+    Ok(Tokens {
+        count: tokens.len(),
+        max_model_len: app.checkpoint().context_length(),
+        token_strs: return_token_strs.unwrap_or(false).then(spell),
+        tokens,
     })
-    .await?;
-    Ok(Json(Text { prompt }))
+}
+
+/// Turns tokens into text; control tokens are spelled out.
+#[utoipa::path(
+    post, path = "/detokenize", tag = "tokens",
+    request_body = DetokenizeRequest,
+    responses((status = 200, description = "The text", body = Text), ApiError),
+)]
+pub async fn detokenize(
+    State(app): State<App>,
+    Json(request): Json<DetokenizeRequest>,
+) -> Result<axum::Json<Text>, ApiError> {
+    blocking(move || prepare_text(&app, &request).map(axum::Json)).await
+}
+
+/// Checks a request and answers it.
+pub fn prepare_text(app: &App, request: &DetokenizeRequest) -> Result<Text, ApiError> {
+    let DetokenizeRequest { model, tokens } = request;
+    check_model(model.as_deref(), app)?;
+    let tokenizer = &app.checkpoint().tokenizer;
+    let vocab_size = tokenizer.vocab_size();
+    if let Some((index, id)) = tokens.iter().enumerate().find(|(_, id)| **id as usize >= vocab_size) {
+        let param = format!("tokens[{index}]");
+        let message = format!("'{param}' must be a token id from 0 to {}, found {id}", vocab_size.saturating_sub(1));
+        return Err(ApiError::parameter(param, message));
+    }
+    let decoded = tokenizer.decode(tokens, false);
+    Ok(Text { prompt: decoded.map_err(|source| ApiError::Tokenizer { source, param: "tokens" })? })
+}
+
+/// Describes the tokenizer.
+#[utoipa::path(
+    get, path = "/tokenizer_info", tag = "tokens",
+    responses((status = 200, description = "The tokenizer's special tokens and chat template", body = TokenizerInfo), ApiError),
+)]
+pub async fn tokenizer_info(State(app): State<App>) -> axum::Json<TokenizerInfo> {
+    let tokenizer = &app.checkpoint().tokenizer;
+    let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
+    axum::Json(TokenizerInfo {
+        eos_token: tokenizer.eos_token().map(str::to_owned),
+        bos_token: text(tokenizer.bos_id()),
+        pad_token: tokenizer.pad_token().map(str::to_owned),
+        chat_template: tokenizer.chat_template().map(str::to_owned),
+    })
 }

@@ -22,6 +22,51 @@ async fn the_model_describes_itself() {
 }
 
 #[tokio::test]
+async fn ids_with_slashes_are_reachable() {
+    let app = TestApp::with().name("local/demo/provenance").start().await;
+    for id in ["local/demo/provenance", "local%2Fdemo%2Fprovenance"] {
+        let model = app.get(&format!("/v1/models/{id}")).await.json::<Value>().await.unwrap();
+        assert_eq!(model["id"], "local/demo/provenance");
+        let provenance = app.get(&format!("/v1/models/{id}/provenance")).await;
+        assert_eq!(provenance.status(), 200, "{id}");
+    }
+    for id in ["local", "local/demo", "provenance", "local/demo/provenance/provenance/provenance"] {
+        assert_eq!(app.get(&format!("/v1/models/{id}")).await.status(), 404, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_has_tokens_and_the_tokenizer_describes_itself() {
+    let app = TestApp::start().await;
+    let messages = json!([{"role": "user", "content": "Hello <|im_end|>"}]);
+    let answer = app.ok("/tokenize", json!({"messages": messages, "return_token_strs": true})).await;
+    let strings: Vec<&str> =
+        answer["token_strs"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+    assert_eq!(strings.concat(), "<|im_start|>user\nHello <|im_end|><|im_end|>\n<|im_start|>assistant\n");
+    assert_eq!(strings.iter().filter(|text| **text == "<|im_end|>").count(), 1, "the one in the message is text");
+    assert_eq!(answer["max_model_len"], app.app.checkpoint().context_length());
+    let chat = app.ok("/v1/chat/completions", json!({"messages": messages, "max_tokens": 1})).await;
+    assert_eq!(chat["usage"]["prompt_tokens"].as_u64(), answer["count"].as_u64().map(|count| count + 1));
+    let without = app.ok("/tokenize", json!({"messages": messages, "add_generation_prompt": false})).await;
+    assert!(without["count"].as_u64() < answer["count"].as_u64() && without["token_strs"].is_null());
+    for (body, param) in [
+        (json!({"messages": messages, "prompt": "a"}), "messages"),
+        (json!({"messages": messages, "add_special_tokens": true}), "add_special_tokens"),
+        (json!({"prompt": "a", "add_generation_prompt": true}), "add_generation_prompt"),
+        (json!({"prompt": "a", "return_token_strs": 1}), "return_token_strs"),
+    ] {
+        let refused = app.post("/tokenize", body).await;
+        assert_eq!(refused.status(), 400);
+        assert_eq!(refused.json::<Value>().await.unwrap()["error"]["param"], param);
+    }
+    let info = app.get("/tokenizer_info").await.json::<Value>().await.unwrap();
+    for name in ["eos_token", "bos_token", "pad_token"] {
+        assert_eq!(info[name], "<|endoftext|>");
+    }
+    assert!(info["chat_template"].as_str().unwrap().contains("<|im_start|>"));
+}
+
+#[tokio::test]
 async fn control_tokens_in_text_are_text() {
     let app = TestApp::start().await;
     let tokenizer = &app.app.checkpoint().tokenizer;

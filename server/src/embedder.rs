@@ -1,0 +1,92 @@
+//! The encoder for embeddings, where one is configured: one batch after another, requests in turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use safelmm_model::{Encoder, EncoderError};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use crate::engine::EngineError;
+
+/// Texts that are embedded before another request has its turn.
+const BATCH: usize = 16;
+/// When a client that met a full queue may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Why there are no embeddings.
+#[derive(Debug, thiserror::Error)]
+pub enum EmbedError {
+    /// The text cannot be embedded, or the encoder failed.
+    #[error(transparent)]
+    Encoder(#[from] EncoderError),
+    /// Too many requests wait, or this one took too long.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A cheap handle on the encoder.
+#[derive(Clone)]
+pub struct Embedder(Arc<Inner>);
+
+struct Inner {
+    encoder: Encoder,
+    turn: Semaphore,
+    requests: AtomicUsize,
+    capacity: usize,
+    request_timeout: Duration,
+}
+
+/// One request among those that wait or run.
+struct Place(Embedder);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Embedder {
+    /// An embedder for which `capacity` requests may wait, each for so long at most.
+    pub fn new(encoder: Encoder, capacity: usize, request_timeout: Duration) -> Self {
+        let (turn, requests) = (Semaphore::new(1), AtomicUsize::new(0));
+        Embedder(Arc::new(Inner { encoder, turn, requests, capacity, request_timeout }))
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &Encoder {
+        &self.0.encoder
+    }
+
+    /// The embedding of each text. A client that leaves ends the work at the next batch.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn embed(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EmbedError> {
+        if self.0.requests.fetch_add(1, Ordering::Relaxed) > self.0.capacity {
+            self.0.requests.fetch_sub(1, Ordering::Relaxed);
+            return Err(EngineError::QueueFull { retry_after: RETRY_AFTER }.into());
+        }
+        let _place = Place(self.clone());
+        let limit = self.0.request_timeout;
+        match timeout_at(Instant::now() + limit, self.in_turns(texts)).await {
+            Ok(embedded) => embedded,
+            Err(_) => Err(EngineError::Timeout { limit }.into()),
+        }
+    }
+
+    async fn in_turns(&self, texts: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EmbedError> {
+        let mut embeddings = Vec::with_capacity(texts.len());
+        let mut texts = texts.into_iter().peekable();
+        while texts.peek().is_some() {
+            let batch: Vec<Vec<u32>> = texts.by_ref().take(BATCH).collect();
+            let turn = self.0.turn.acquire().await.map_err(|_| EngineError::Stopped)?;
+            let embedder = self.clone();
+            let embedded = tokio::task::spawn_blocking(move || embedder.encoder().embed(&batch)).await;
+            drop(turn);
+            embeddings.extend(embedded.map_err(|_| EngineError::StepFailed)??);
+        }
+        Ok(embeddings)
+    }
+}

@@ -1,0 +1,103 @@
+//! An answer as a stream of server-sent events.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::{HeaderName, HeaderValue};
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+
+use super::{Advance, Answer, Head, Running, Shape, Usage};
+use crate::http::error::ApiError;
+
+/// Between two comments that keep an idle stream open.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+pub(super) fn stream<S: Shape>(head: Head, running: Running<S>, include_usage: bool) -> Response {
+    let unfinished = running.shapes.len();
+    let mut frames = Frames { head, running, unfinished, include_usage, ready: VecDeque::new(), over: false };
+    for delta in (0..unfinished).filter_map(S::opening) {
+        frames.chunk(delta, false);
+    }
+    let events = futures::stream::unfold(frames, |mut frames| async move {
+        let data = frames.next().await?;
+        Some((Ok::<_, Infallible>(SseEvent::default().data(data)), frames))
+    });
+    let sse = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    // Tells nginx and its like not to collect the stream.
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"))];
+    (unbuffered, sse).into_response()
+}
+
+/// The data of the stream's events, made one after another as the client takes them.
+struct Frames<S> {
+    head: Head,
+    running: Running<S>,
+    unfinished: usize,
+    include_usage: bool,
+    ready: VecDeque<String>,
+    over: bool,
+}
+
+impl<S: Shape> Frames<S> {
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Some(frame);
+            }
+            if self.over {
+                return None;
+            }
+            match self.running.next().await {
+                Ok(advance) => self.advance(advance),
+                Err(error) => self.fail(&error),
+            }
+        }
+    }
+
+    fn advance(&mut self, Advance { index, finished, piece, .. }: Advance<S::Piece>) {
+        if let Some(delta) = S::delta(index, piece) {
+            self.chunk(delta, finished);
+        }
+        self.unfinished -= usize::from(finished);
+        if self.unfinished == 0 {
+            if self.include_usage {
+                let usage = self.running.usage();
+                self.push(vec![], Some(Some(usage)), false);
+            }
+            self.ready.push_back("[DONE]".into());
+            self.over = true;
+            self.running.journal.finished();
+        }
+    }
+
+    fn chunk(&mut self, delta: S::Delta, with_report: bool) {
+        self.push(vec![delta], self.include_usage.then_some(None), with_report);
+    }
+
+    fn push(&mut self, choices: Vec<S::Delta>, usage: Option<Option<Usage>>, with_report: bool) {
+        let Head { id, created, model, report } = &self.head;
+        let chunk = Answer {
+            id: id.clone(),
+            object: S::CHUNK_OBJECT,
+            created: *created,
+            model: model.clone(),
+            choices,
+            usage,
+            safelmm: with_report.then(|| report.clone()),
+        };
+        // Plain structs of strings and numbers always serialise; an impossible failure becomes an error frame.
+        match serde_json::to_string(&chunk) {
+            Ok(frame) => self.ready.push_back(frame),
+            Err(error) => self.fail(&ApiError::Internal(error.to_string())),
+        }
+    }
+
+    /// Ends the stream without `[DONE]`: the answer is not done.
+    fn fail(&mut self, error: &ApiError) {
+        error.log();
+        self.ready.extend(serde_json::to_string(&error.body()));
+        self.over = true;
+    }
+}

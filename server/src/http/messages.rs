@@ -1,0 +1,82 @@
+//! Conversations as the tokenizer takes them.
+
+use safelmm_model::{ChatMessage, TokenizerError};
+use safelmm_plugins::Entry;
+
+use super::error::ApiError;
+use super::generation::screen;
+use super::json::Any;
+use super::request::{Content, ContentPart, Message, ToolCall};
+use crate::app::App;
+
+/// The most messages and text parts of one conversation.
+const MAX_MESSAGES: usize = 4096;
+
+/// Checks messages and puts their texts through the policies.
+///
+/// # Errors
+/// What is missing, empty or not supported, by its path; a policy's refusal; a model without a chat template.
+pub fn check(messages: Vec<Message>, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<ChatMessage>, ApiError> {
+    if !app.checkpoint().tokenizer.has_chat_template() {
+        return Err(ApiError::Tokenizer { source: TokenizerError::NoChatTemplate, param: "messages" });
+    }
+    if messages.is_empty() {
+        return Err(ApiError::parameter("messages", "'messages' is an empty list: expected at least one message"));
+    }
+    if messages.len() > MAX_MESSAGES {
+        let message = format!("'messages' has {} messages: at most {MAX_MESSAGES} are possible", messages.len());
+        return Err(ApiError::parameter("messages", message));
+    }
+    let messages: Vec<ChatMessage> = messages
+        .into_iter()
+        .enumerate()
+        .map(|(index, message)| check_message(message, &format!("messages[{index}]")))
+        .collect::<Result<_, _>>()?;
+    for message in &messages {
+        for text in [&message.role, &message.content].into_iter().chain(&message.name) {
+            screen(app, text, "messages", policy)?;
+        }
+    }
+    Ok(messages)
+}
+
+fn check_message(message: Message, path: &str) -> Result<ChatMessage, ApiError> {
+    let Message { role, content, name, tool_calls, tool_call_id, refusal, audio, function_call, annotations } = message;
+    let error = |name: &str, message: &str| {
+        let param = format!("{path}.{name}");
+        ApiError::parameter(&param, format!("'{param}' {message}"))
+    };
+    for (name, value) in [("refusal", refusal), ("audio", audio), ("function_call", function_call)] {
+        if value.is_some() {
+            return Err(error(name, "is not supported: only null is"));
+        }
+    }
+    if annotations.is_some_and(|Any(value)| value.as_array().is_none_or(|list| !list.is_empty())) {
+        return Err(error("annotations", "is not supported: only an empty list is"));
+    }
+    if role.is_empty() {
+        return Err(error("role", "is empty"));
+    }
+    let calls = tool_calls.unwrap_or_default();
+    if !calls.is_empty() && role != "assistant" {
+        return Err(error("tool_calls", "stands in a message that is not the assistant's"));
+    }
+    if tool_call_id.is_some() && role != "tool" {
+        return Err(error("tool_call_id", "stands in a message whose role is not \"tool\""));
+    }
+    let content = match content {
+        Some(Content::Text(text)) => text,
+        Some(Content::Parts(parts)) => parts.into_iter().map(|ContentPart { kind: _, text }| text).collect(),
+        None if !calls.is_empty() => String::new(),
+        None => return Err(error("content", "is missing")),
+    };
+    let tool_calls = calls
+        .into_iter()
+        .map(|ToolCall { id, kind: _, function, index: _ }| safelmm_model::ToolCall {
+            id,
+            name: function.name,
+            arguments: function.arguments,
+        })
+        .collect();
+    Ok(ChatMessage { role, content, name, tool_calls, tool_call_id })
+}

@@ -6,9 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use safelmm_model::{Checkpoint, CheckpointError, Generation, Rating};
 use safelmm_plugins::{ControlTokens, Pipeline};
+use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
 use crate::engine::{Engine, EngineConfig};
+use crate::keys::{KeyFileError, Keyring};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,9 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The key file cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// The checkpoint cannot be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -69,11 +74,14 @@ struct Inner {
     ratings: Vec<Rating>,
     default_rating: Option<Rating>,
     policies: Pipeline,
+    keys: Option<Arc<Keyring>>,
+    closing: watch::Sender<bool>,
     created: u64,
 }
 
 impl App {
-    /// Starts the engine for a checkpoint. Errors: [`StartError::Unrated`], [`StartError::Engine`].
+    /// Starts the engine for a checkpoint. Errors: [`StartError::Keys`], [`StartError::Unrated`],
+    /// [`StartError::Engine`].
     pub fn start(checkpoint: Arc<Checkpoint>, config: &Config) -> Result<App, StartError> {
         let name = config.model.name.clone().unwrap_or_else(|| checkpoint.name().to_owned());
         let ratings = match config.model.rating_ceiling {
@@ -92,10 +100,22 @@ impl App {
         let tokenizer = &checkpoint.tokenizer;
         let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
         policies.push(ControlTokens::new(spellings, config.policy.control_tokens));
+        let keys = config.keys.file.as_deref().map(Keyring::open).transpose()?.map(Arc::new);
         let engine = Engine::start(Arc::clone(&checkpoint), sizes).map_err(StartError::Engine)?;
         let server = config.server.clone();
-        let created = unix_time();
-        Ok(App(Arc::new(Inner { checkpoint, engine, server, name, ratings, default_rating, policies, created })))
+        let (closing, _) = watch::channel(false);
+        Ok(App(Arc::new(Inner {
+            checkpoint,
+            engine,
+            server,
+            name,
+            ratings,
+            default_rating,
+            policies,
+            keys,
+            closing,
+            created: unix_time(),
+        })))
     }
 
     /// The model.
@@ -136,6 +156,23 @@ impl App {
     /// The policies that every text goes through.
     pub fn policies(&self) -> &Pipeline {
         &self.0.policies
+    }
+
+    /// The keys in force; none on a server that everyone on this machine may use.
+    pub fn keys(&self) -> Option<&Arc<Keyring>> {
+        self.0.keys.as_ref()
+    }
+
+    /// Takes no new requests from now on; answers that were begun are finished.
+    pub fn close(&self) {
+        self.0.engine.close();
+        self.0.closing.send_replace(true);
+    }
+
+    /// Returns once [`App::close`] was called.
+    pub async fn closing(&self) {
+        // The sender lives as long as this handle does.
+        let _ = self.0.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// When the application started: seconds since 1970.

@@ -15,9 +15,11 @@
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod keys;
 
 mod app;
 mod http;
+
 mod serve;
 
 pub mod cli;

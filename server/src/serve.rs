@@ -56,7 +56,7 @@ pub async fn serve(app: App, listener: TcpListener, stop: watch::Receiver<Stop>)
 /// Returns when answers that still run are to be cut off.
 async fn end_of_grace(app: &App, stop: watch::Receiver<Stop>) {
     asked(stop.clone(), Stop::Gracefully).await;
-    app.engine().close();
+    app.close();
     tracing::info!(running = app.engine().running(), waiting = app.engine().waiting(), "shutting down");
     let grace = app.server_config().shutdown_grace;
     tokio::select! {

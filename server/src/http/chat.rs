@@ -13,6 +13,7 @@ use super::fields::{Fields, describe, shortened};
 use super::generation::{Prepared, Shared, generate, screen};
 use super::plan::{Length, Prompts};
 use crate::app::App;
+use crate::keys::Principal;
 
 /// Parameters of the OpenAI API that this server knows and cannot honour: name, neutral value, reason.
 const UNSUPPORTED: [(&str, Value, &str); 9] = [
@@ -28,12 +29,16 @@ const UNSUPPORTED: [(&str, Value, &str); 9] = [
 ];
 
 /// Answers with the next message of a conversation.
-pub async fn chat_completions(State(app): State<App>, body: Fields) -> Result<Response, ApiError> {
-    generate::<Chat>(app, body, prepare).await
+pub async fn chat_completions(
+    State(app): State<App>,
+    principal: Principal,
+    body: Fields,
+) -> Result<Response, ApiError> {
+    generate::<Chat>(app, principal, body, prepare).await
 }
 
-fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
-    let shared = Shared::take(&mut body, app)?;
+fn prepare(app: &App, principal: &Principal, mut body: Fields) -> Result<Prepared, ApiError> {
+    let shared = Shared::take(&mut body, app, principal)?;
     let length = take_length(&mut body)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
     let messages = body.list("messages")?.ok_or_else(|| body.error("messages", "is missing"))?;
     for (name, neutral, reason) in &UNSUPPORTED {

@@ -13,18 +13,19 @@ use super::fields::{Fields, describe};
 use super::generation::{Prepared, Shared, generate, screen};
 use super::plan::{Length, Prompts};
 use crate::app::App;
+use crate::keys::Principal;
 
 /// The default of the OpenAI API.
 const DEFAULT_MAX_TOKENS: usize = 16;
 const NO_LOGPROBS: &str = "this server returns no log-probabilities";
 
 /// Answers with a completion of each prompt.
-pub async fn completions(State(app): State<App>, body: Fields) -> Result<Response, ApiError> {
-    generate::<Completion>(app, body, prepare).await
+pub async fn completions(State(app): State<App>, principal: Principal, body: Fields) -> Result<Response, ApiError> {
+    generate::<Completion>(app, principal, body, prepare).await
 }
 
-fn prepare(app: &App, mut body: Fields) -> Result<Prepared, ApiError> {
-    let shared = Shared::take(&mut body, app)?;
+fn prepare(app: &App, principal: &Principal, mut body: Fields) -> Result<Prepared, ApiError> {
+    let shared = Shared::take(&mut body, app, principal)?;
     let length = body.count("max_tokens", 1)?.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
     let prompt = body.take("prompt").ok_or_else(|| body.error("prompt", "is missing"))?;
     refuse_best_of(&mut body, shared.sampling.n)?;

@@ -8,21 +8,11 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::fields::{Fields, describe, shortened};
 use crate::app::App;
+use crate::keys::{Principal, Use};
 
 /// The guidance strengths γ a request may ask for: less than 1 would weaken the rating.
 const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
 const NO_STORE: &str = "no store is configured on this server";
-
-/// What the answer will be used for; licenses of stored documents are judged by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Use {
-    /// The default.
-    #[default]
-    Commercial,
-    /// Opens non-commercial stores to those who are entitled to them.
-    NonCommercial,
-}
 
 /// What a request asks for under `safelmm`, checked.
 #[derive(Clone, Copy, Debug)]
@@ -55,35 +45,38 @@ impl Report {
 }
 
 impl Extension {
-    /// Takes `safelmm` out of a body. Everything that would need a store is refused, since this server has none.
-    pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
-        let (ceiling, default) = (app.rating_ceiling(), app.default_rating());
-        let Some(mut fields) = body.object("safelmm")? else {
-            return Ok(Extension { rating: default, guidance: 1.0, declared_use: Use::default() });
-        };
+    /// Takes `safelmm` out of a body and checks it against the rights of who asks. Everything that would need a store is
+    /// refused, since this server has none.
+    pub fn take(body: &mut Fields, app: &App, principal: &Principal) -> Result<Self, ApiError> {
+        let ceiling = app.rating_ceiling();
+        let mut fields = body.object("safelmm")?.unwrap_or_default();
+        let requested = take_rating(&mut fields)?;
         let extension = Extension {
-            rating: take_rating(&mut fields, ceiling)?.or(default),
+            rating: principal.rating_for(requested, ceiling, app.default_rating())?,
             guidance: take_guidance(&mut fields, ceiling.is_some())?,
             declared_use: take_use(&mut fields)?,
         };
+        check_use(principal, extension.declared_use)?;
         refuse_stores(&mut fields)?;
         fields.finish()?;
         Ok(extension)
     }
 }
 
-fn take_rating(fields: &mut Fields, ceiling: Option<Rating>) -> Result<Option<Rating>, ApiError> {
+fn take_rating(fields: &mut Fields) -> Result<Option<Rating>, ApiError> {
     let Some(text) = fields.string("rating")? else { return Ok(None) };
-    let rating: Rating = text.parse().map_err(|_| {
+    let rating = text.parse().map_err(|_| {
         fields.error("rating", format!("must be one of \"G\", \"PG\", \"R\", \"X\", found {}", describe(&json!(text))))
     })?;
-    match ceiling {
-        None => Err(fields.error("rating", "cannot be honoured: this model was trained without ratings")),
-        Some(ceiling) if rating > ceiling => {
-            Err(fields.error("rating", format!("is {rating}, above this server's ceiling {ceiling}")))
-        }
-        Some(_) => Ok(Some(rating)),
+    Ok(Some(rating))
+}
+
+/// Refuses a use to which the key has no right.
+fn check_use(principal: &Principal, declared: Use) -> Result<(), ApiError> {
+    if principal.may_use(declared) {
+        return Ok(());
     }
+    Err(ApiError::UseNotAllowed { declared, other_allowed: principal.may_use(declared.other()) })
 }
 
 fn take_guidance(fields: &mut Fields, rated: bool) -> Result<f32, ApiError> {

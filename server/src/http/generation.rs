@@ -12,6 +12,7 @@ use super::journal::Journal;
 use super::plan::{Length, Plan, Prompts};
 use super::sampling::Sampling;
 use crate::app::{App, unix_time};
+use crate::keys::Principal;
 
 /// The longest `user`: it stands in every log line of the request.
 const MAX_USER_BYTES: usize = 256;
@@ -36,12 +37,12 @@ pub struct Shared {
 
 impl Shared {
     /// Takes them out of a body.
-    pub fn take(body: &mut Fields, app: &App) -> Result<Self, ApiError> {
-        take_model(body, app)?;
+    pub fn take(body: &mut Fields, app: &App, principal: &Principal) -> Result<Self, ApiError> {
+        take_model(body, app, principal)?;
         take_user(body)?;
         Ok(Shared {
             streaming: Streaming::take(body)?,
-            extension: Extension::take(body, app)?,
+            extension: Extension::take(body, app, principal)?,
             sampling: Sampling::take(body, app.checkpoint())?,
         })
     }
@@ -63,15 +64,17 @@ impl Shared {
 /// answers.
 pub async fn generate<S: Shape>(
     app: App,
+    principal: Principal,
     body: Fields,
-    prepare: fn(&App, Fields) -> Result<Prepared, ApiError>,
+    prepare: fn(&App, &Principal, Fields) -> Result<Prepared, ApiError>,
 ) -> Result<Response, ApiError> {
     let Prepared { plan, streaming, report } = blocking({
-        let app = app.clone();
-        move || prepare(&app, body)
+        let (app, principal) = (app.clone(), principal.clone());
+        move || prepare(&app, &principal, body)
     })
     .await?;
-    let journal = Journal::new(plan.prompt_tokens);
+    let charge = principal.charge(plan.prompt_tokens.saturating_add(plan.max_tokens)).map_err(ApiError::Limited)?;
+    let journal = Journal::new(plan.prompt_tokens, charge);
     let choices = plan.generations.len();
     let running = Running::new(app.engine().submit(plan.generations), journal, choices)?;
     let head = Head {
@@ -93,19 +96,22 @@ pub async fn blocking<T: Send + 'static>(
 }
 
 /// Takes `model`. A request may leave it out, since one model is served.
-pub fn take_model(body: &mut Fields, app: &App) -> Result<(), ApiError> {
+pub fn take_model(body: &mut Fields, app: &App, principal: &Principal) -> Result<(), ApiError> {
     match body.string("model")? {
-        Some(requested) => check_model(requested, app),
-        None => Ok(()),
+        Some(requested) => check_model(requested, app, principal),
+        None if principal.may_use_model(app.model_name()) => Ok(()),
+        None => Err(ApiError::UnknownModel { requested: "default".into(), served: None }),
     }
 }
 
-/// Refuses every model but the one that is served.
-pub fn check_model(requested: String, app: &App) -> Result<(), ApiError> {
-    if requested == app.model_name() {
+/// Refuses every model but the one that is served, and that one too if the key may not use it.
+pub fn check_model(requested: String, app: &App, principal: &Principal) -> Result<(), ApiError> {
+    let allowed = principal.may_use_model(app.model_name());
+    if allowed && requested == app.model_name() {
         return Ok(());
     }
-    Err(ApiError::UnknownModel { requested: shortened(&requested), served: app.model_name().to_owned() })
+    let served = allowed.then(|| app.model_name().to_owned());
+    Err(ApiError::UnknownModel { requested: shortened(&requested), served })
 }
 
 /// Puts a text through the policies, which add what they flag to `entries`.

@@ -1,10 +1,12 @@
-//! What the log is told about each generation request: tokens in and out, and where the time went.
+//! What the log is told about each generation request, tokens in and out and where the time went; and what its key is
+//! charged for.
 
 use std::time::Instant;
 
 use tracing::Span;
 
 use crate::engine::EngineError;
+use crate::keys::Charge;
 
 /// Written to the log when it is dropped, however the request ended.
 pub struct Journal {
@@ -15,11 +17,12 @@ pub struct Journal {
     prompt_tokens: usize,
     completion_tokens: usize,
     outcome: String,
+    charge: Charge,
 }
 
 impl Journal {
-    /// Begins with the submission; belongs to the current span.
-    pub fn new(prompt_tokens: usize) -> Self {
+    /// Begins with the submission; belongs to the current span. What is not used of the charge is given back at the end.
+    pub fn new(prompt_tokens: usize, charge: Charge) -> Self {
         Journal {
             span: Span::current(),
             submitted: Instant::now(),
@@ -28,6 +31,7 @@ impl Journal {
             prompt_tokens,
             completion_tokens: 0,
             outcome: "client left".into(),
+            charge,
         }
     }
 
@@ -66,6 +70,9 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
+        // A request that never left the queue has used nothing.
+        let used = self.started_ms.map_or(0, |_| self.prompt_tokens + self.completion_tokens);
+        self.charge.settle(used);
         self.span.in_scope(|| {
             tracing::info!(
                 outcome = self.outcome,

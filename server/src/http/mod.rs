@@ -3,6 +3,7 @@
 
 mod error;
 mod fields;
+pub(crate) mod guarded;
 
 mod extension;
 mod sampling;
@@ -21,6 +22,8 @@ mod models;
 mod playground;
 mod tokens;
 
+mod authenticate;
+mod body_deadline;
 mod observe;
 mod same_site;
 
@@ -56,6 +59,8 @@ pub fn router(app: App) -> Router {
             path: uri.path().to_owned(),
         })
         .layer(DefaultBodyLimit::max(app.server_config().max_body_bytes))
+        .layer(from_fn_with_state(app.clone(), body_deadline::body_deadline))
+        .layer(from_fn_with_state(app.clone(), authenticate::authenticate))
         .layer(from_fn_with_state(app.clone(), same_site::same_site))
         .layer(from_fn(observe::observe))
         .with_state(app)

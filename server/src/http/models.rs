@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::generation::check_model;
 use crate::app::App;
+use crate::keys::Principal;
 
 /// A model as clients see it.
 #[derive(Serialize)]
@@ -31,8 +32,8 @@ struct Details {
 }
 
 impl Model {
-    fn of(app: &App) -> Self {
-        let checkpoint = app.checkpoint();
+    fn of(app: &App, principal: &Principal) -> Self {
+        let (checkpoint, ceiling) = (app.checkpoint(), principal.rating_ceiling(app.rating_ceiling()));
         Model {
             id: app.model_name().to_owned(),
             object: "model",
@@ -40,7 +41,7 @@ impl Model {
             owned_by: "safelmm",
             safelmm: Details {
                 rated: checkpoint.rated(),
-                ratings: app.ratings().to_vec(),
+                ratings: app.ratings().iter().copied().filter(|rating| Some(*rating) <= ceiling).collect(),
                 context_length: checkpoint.context_length(),
                 parameters: checkpoint.parameters(),
             },
@@ -54,20 +55,21 @@ fn read(id: ModelId) -> Result<String, ApiError> {
     id.map(|Path(id)| id).map_err(|error| ApiError::parameter("id", error.body_text()))
 }
 
-/// The list of models, which has one.
-pub async fn list(State(app): State<App>) -> Json<Value> {
-    Json(json!({"object": "list", "data": [Model::of(&app)]}))
+/// The list of models that the key may use: one, or none.
+pub async fn list(State(app): State<App>, principal: Principal) -> Json<Value> {
+    let model = principal.may_use_model(app.model_name()).then(|| Model::of(&app, &principal));
+    Json(json!({"object": "list", "data": model.as_slice()}))
 }
 
 /// The model, if the id is its own.
-pub async fn get(State(app): State<App>, id: ModelId) -> Result<Json<Model>, ApiError> {
-    check_model(read(id)?, &app)?;
-    Ok(Json(Model::of(&app)))
+pub async fn get(State(app): State<App>, principal: Principal, id: ModelId) -> Result<Json<Model>, ApiError> {
+    check_model(read(id)?, &app, &principal)?;
+    Ok(Json(Model::of(&app, &principal)))
 }
 
 /// Where the training text came from: `provenance.json` of the checkpoint.
-pub async fn provenance(State(app): State<App>, id: ModelId) -> Result<Json<Value>, ApiError> {
-    check_model(read(id)?, &app)?;
+pub async fn provenance(State(app): State<App>, principal: Principal, id: ModelId) -> Result<Json<Value>, ApiError> {
+    check_model(read(id)?, &app, &principal)?;
     match app.checkpoint().provenance() {
         Some(provenance) => Ok(Json(provenance.clone())),
         None => Err(ApiError::NoProvenance(app.model_name().to_owned())),

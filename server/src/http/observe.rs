@@ -19,7 +19,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub async fn observe(request: Request, next: Next) -> Response {
     let id = format!("req_{}", uuid::Uuid::new_v4().simple());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let span = tracing::info_span!("request", id, %method, path, user = field::Empty);
+    let span = tracing::info_span!("request", id, %method, path, key = field::Empty, user = field::Empty);
     let received = Instant::now();
     let answer = async {
         let answered = AssertUnwindSafe(next.run(request)).catch_unwind().await;

@@ -33,6 +33,8 @@ pub struct Plan {
     pub generations: Vec<Generation>,
     /// The tokens of all prompts, each counted once.
     pub prompt_tokens: usize,
+    /// The most tokens that all answers together can have.
+    pub max_tokens: usize,
 }
 
 impl Plan {
@@ -50,7 +52,7 @@ impl Plan {
             let message = format!("'{param}' asks for {sequences} choices: one request can have {MAX_SEQUENCES}");
             return Err(ApiError::parameter(param, message));
         }
-        let mut plan = Plan { generations: Vec::with_capacity(sequences), prompt_tokens: 0 };
+        let mut plan = Plan { generations: Vec::with_capacity(sequences), prompt_tokens: 0, max_tokens: 0 };
         for prompt in &prompts {
             let max_tokens = length.tokens(prompt, app.checkpoint(), extension.rating);
             for index in 0..sampling.n {
@@ -68,6 +70,7 @@ impl Plan {
                 if index == 0 {
                     plan.prompt_tokens += generation.prompt_tokens();
                 }
+                plan.max_tokens = plan.max_tokens.saturating_add(max_tokens);
                 plan.generations.push(generation);
             }
         }

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::fields::{Fields, describe};
 use super::generation::{blocking, take_model};
 use crate::app::App;
+use crate::keys::Principal;
 
 /// The tokens of a text.
 #[derive(Serialize)]
@@ -23,8 +24,12 @@ pub struct Text {
 }
 
 /// Text to tokens; spellings of control tokens are ordinary text.
-pub async fn tokenize(State(app): State<App>, mut body: Fields) -> Result<Json<Tokens>, ApiError> {
-    take_model(&mut body, &app)?;
+pub async fn tokenize(
+    State(app): State<App>,
+    principal: Principal,
+    mut body: Fields,
+) -> Result<Json<Tokens>, ApiError> {
+    take_model(&mut body, &app, &principal)?;
     let text = body.string("prompt")?.ok_or_else(|| body.error("prompt", "is missing"))?;
     let add_special_tokens = body.boolean("add_special_tokens")?.unwrap_or(true);
     body.finish()?;
@@ -37,8 +42,12 @@ pub async fn tokenize(State(app): State<App>, mut body: Fields) -> Result<Json<T
 }
 
 /// Tokens to text; control tokens are spelled out.
-pub async fn detokenize(State(app): State<App>, mut body: Fields) -> Result<Json<Text>, ApiError> {
-    take_model(&mut body, &app)?;
+pub async fn detokenize(
+    State(app): State<App>,
+    principal: Principal,
+    mut body: Fields,
+) -> Result<Json<Text>, ApiError> {
+    take_model(&mut body, &app, &principal)?;
     let list = body.list("tokens")?.ok_or_else(|| body.error("tokens", "is missing"))?;
     let vocab_size = app.checkpoint().tokenizer.vocab_size();
     let tokens: Vec<u32> = list

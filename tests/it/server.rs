@@ -3,6 +3,8 @@
 mod answers;
 mod batching;
 mod errors;
+mod hostile;
+mod keys;
 mod lifecycle;
 mod policy;
 mod routes;

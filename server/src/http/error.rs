@@ -96,8 +96,8 @@ pub enum ApiError {
     },
     /// A page of another site, in a browser on this machine.
     #[error(
-        "This server listens on this machine alone and answers programs and its own pages: the request came with \
-         '{0}'. Use the address that the server printed"
+        "This server answers programs and its own pages, and the request came with '{0}'. Use the address that the \
+         server printed"
     )]
     ForeignSite(String),
     /// A store that this server does not have.

@@ -2,7 +2,7 @@
 //!
 //! A browser carries requests of any web page to 127.0.0.1: directly, and under a host name that its owner points here
 //! (DNS rebinding). Without keys nothing else would stop such a page from using the model and reading its answers. And
-//! where a person has given the browser a key, it adds that key to such requests by itself, on any address.
+//! where a person has given the browser a key, the browser adds it to such requests by itself.
 
 use std::net::IpAddr;
 
@@ -16,15 +16,14 @@ use super::error::ApiError;
 use super::fields::shortened;
 use crate::app::App;
 
-/// Refuses requests of foreign pages: on a loopback address, and with a key that the browser added, on any address.
+/// Refuses requests of foreign pages: without keys, where the address is one of this machine, and with a key that the
+/// browser added.
 pub async fn same_site(State(app): State<App>, request: Request, next: Next) -> Response {
     let headers = request.headers();
-    let found = if app.server_config().listen.ip().is_loopback() {
-        foreign(headers)
-    } else if sent_by_browser(headers) {
-        foreign_origin(headers)
-    } else {
-        None
+    let found = match app.keys() {
+        None => foreign(headers),
+        Some(_) if sent_by_browser(headers) => foreign_origin(headers),
+        Some(_) => None,
     };
     match found {
         Some(foreign) => ApiError::ForeignSite(shortened(&foreign)).into_response(),

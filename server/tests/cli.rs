@@ -310,7 +310,8 @@ fn a_thousand_hostile_connections_leave_no_trace() {
         "[server]\nmax_connections = 1100\nhead_timeout_s = 5\nbody_timeout_s = 5\nidle_timeout_s = 5\nwrite_timeout_s = 5\n",
     )
     .unwrap();
-    let server = Server::start(&["--config", config.to_str().unwrap()]);
+    // Nobody reads the log, and a full pipe would stop the server.
+    let server = Server::start_with(&["--config", config.to_str().unwrap()], "error");
     let answered = || {
         let asked = Instant::now();
         let mut stream = server.stream(r#"{"prompt":"The","max_tokens":2,"stream":true}"#);
@@ -339,11 +340,11 @@ fn a_thousand_hostile_connections_leave_no_trace() {
         .collect();
     answered();
     let during = resident_mib(server.child.id());
-    for mut socket in crowd {
+    for (n, mut socket) in crowd.into_iter().enumerate() {
         let mut answer = Vec::new();
         // A reset is an end too.
         if let Err(error) = socket.read_to_end(&mut answer) {
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the connection was not closed");
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{n} was not closed: {error}");
         }
     }
     answered();
@@ -377,7 +378,7 @@ fn a_server_without_file_descriptors_closes_idle_connections_and_goes_on() {
     let mut log = String::new();
     server.log.read_to_string(&mut log).unwrap();
     let said = log.matches("connections cannot be accepted").count();
-    assert!((1..20).contains(&said), "{said} times in {log}");
+    assert_eq!(said, 1, "{log}");
 }
 
 #[test]

@@ -48,6 +48,7 @@ struct Key {
 struct Looked {
     at: Instant,
     stamp: Option<Stamp>,
+    complained: bool,
 }
 
 /// What changes when a file is replaced or written: inode, seconds and nanoseconds of its change, bytes.
@@ -62,7 +63,7 @@ impl Keyring {
     /// Reads the file. Errors: [`KeyFileError`], also when no key is in force.
     pub fn open(path: &Path) -> Result<Self, KeyFileError> {
         // Before reading, so that a change in between is seen at the next look.
-        let looked = Looked { at: Instant::now(), stamp: stamp(path) };
+        let looked = Looked { at: Instant::now(), stamp: stamp(path), complained: false };
         let keys = read(path, &Keys::new())?;
         let now = SystemTime::now();
         if keys.values().all(|key| key.expires.is_some_and(|end| end <= now)) {
@@ -103,17 +104,18 @@ impl Keyring {
         if stamp == looked.stamp {
             return;
         }
-        looked.stamp = stamp;
         match read(&self.path, &self.keys()) {
             Ok(keys) => {
+                (looked.stamp, looked.complained) = (stamp, false);
                 tracing::info!(keys = keys.len(), file = %self.path.display(), "the key file has changed");
                 *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
             }
             Err(error) => {
-                tracing::error!(
-                    error = error.to_string(),
-                    "the key file has changed and is of no use: the keys stay as they were"
-                );
+                // Read again at the next look: what stood in the way may pass without changing the file.
+                if !std::mem::replace(&mut looked.complained, true) {
+                    let error = error.to_string();
+                    tracing::error!(error, "the key file has changed and is of no use: the keys stay as they were");
+                }
             }
         }
     }

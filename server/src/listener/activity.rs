@@ -21,7 +21,7 @@ pub struct Timeouts {
 #[derive(Debug)]
 pub struct Activity {
     state: Mutex<State>,
-    give_way: Notify,
+    changed: Notify,
 }
 
 #[derive(Debug)]
@@ -30,8 +30,10 @@ struct State {
     since: Instant,
     /// Bytes of an answer wait for the client to take them.
     write_pending: bool,
-    /// The last request had a body, and the connection has not waited for another request since.
-    maybe_unread: bool,
+    /// Another connection needs the place.
+    gives_way: bool,
+    /// The last request has a body that was not read to its end.
+    body_unread: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,16 +51,14 @@ enum Phase {
 impl Activity {
     /// A connection that was accepted now.
     pub fn new() -> Self {
-        let state = State { phase: Phase::New, since: Instant::now(), write_pending: false, maybe_unread: false };
-        Activity { state: Mutex::new(state), give_way: Notify::new() }
-    }
-
-    /// The connection wants to read.
-    pub fn reads(&self) {
-        let mut state = self.lock();
-        if state.phase == Phase::Idle {
-            state.maybe_unread = false;
-        }
+        let state = State {
+            phase: Phase::New,
+            since: Instant::now(),
+            write_pending: false,
+            gives_way: false,
+            body_unread: false,
+        };
+        Activity { state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Bytes came.
@@ -86,15 +86,20 @@ impl Activity {
         self.lock().write_pending = pending;
     }
 
+    /// The body of the request was read to its end.
+    pub fn body_ended(&self) {
+        self.lock().body_unread = false;
+    }
+
     /// Whether the client may still be sending a body that nobody reads.
-    pub fn maybe_unread(&self) -> bool {
-        self.lock().maybe_unread
+    pub fn body_unread(&self) -> bool {
+        self.lock().body_unread
     }
 
     /// A request has come; it is answered when what is returned is dropped.
     pub fn begin(self: &Arc<Self>, has_body: bool) -> Busy {
         let mut state = self.lock();
-        (state.phase, state.since, state.maybe_unread) = (Phase::Busy, Instant::now(), has_body);
+        (state.phase, state.since, state.body_unread) = (Phase::Busy, Instant::now(), has_body);
         Busy(Arc::clone(self))
     }
 
@@ -106,12 +111,20 @@ impl Activity {
 
     /// Asks the connection to give its place to another.
     pub fn ask_to_give_way(&self) {
-        self.give_way.notify_one();
+        self.lock().gives_way = true;
+        self.changed.notify_one();
     }
 
-    /// Returns when the connection is asked to give its place to another.
-    pub async fn asked_to_give_way(&self) {
-        self.give_way.notified().await;
+    /// Whether the connection was asked to give its place to another, and can.
+    pub fn gives_way(&self) -> bool {
+        let asked = std::mem::take(&mut self.lock().gives_way);
+        asked && self.disposable_since().is_some()
+    }
+
+    /// Returns when the connection should be looked at: it is asked to give way, or a request has ended, so that the time
+    /// until the next one begins to count.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     // No code that can panic runs under the lock.
@@ -128,5 +141,7 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         (state.phase, state.since) = (Phase::Idle, Instant::now());
+        drop(state);
+        self.0.changed.notify_one();
     }
 }

@@ -1,13 +1,14 @@
 //! One connection, from its first byte to its end.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{Request, Response};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::TokioIo;
@@ -29,7 +30,7 @@ pub async fn serve(socket: Socket, activity: Arc<Activity>, router: Router, clos
     let router = TowerToHyperService::new(router);
     let service = service_fn(|request: Request<Incoming>| {
         let busy = activity.begin(!request.body().is_end_stream());
-        let answer = router.call(request);
+        let answer = router.call(request.map(|body| Watched { body, activity: Arc::clone(&activity) }));
         async move {
             let response: Response<Body> = answer.await?;
             Ok::<_, Infallible>(response.map(|body| Guarded::body(body, busy)))
@@ -50,8 +51,8 @@ pub async fn serve(socket: Socket, activity: Arc<Activity>, router: Router, clos
                 }
                 return;
             }
-            () = activity.asked_to_give_way() => {
-                if activity.disposable_since().is_some() {
+            () = activity.changed() => {
+                if activity.gives_way() {
                     return;
                 }
             }
@@ -64,5 +65,32 @@ pub async fn serve(socket: Socket, activity: Arc<Activity>, router: Router, clos
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+/// The body of a request, which tells when it was read to its end.
+struct Watched {
+    body: Incoming,
+    activity: Arc<Activity>,
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
+            self.activity.body_ended();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

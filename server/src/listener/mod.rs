@@ -11,7 +11,7 @@ mod socket;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +25,9 @@ use socket::Socket;
 
 /// How long to wait before looking again for a connection that can be closed, or whether the system can accept again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How often, at most, the log is told that connections cannot be accepted.
+const COMPLAIN_AGAIN: Duration = Duration::from_secs(60);
 
 /// Accepts and serves connections until the application is closing, then finishes the answers in progress. Dropping the
 /// future closes every connection.
@@ -45,15 +48,15 @@ struct Connections {
     timeouts: Timeouts,
     tasks: JoinSet<()>,
     open: HashMap<Id, Arc<Activity>>,
-    /// Whether the last attempt to accept failed.
-    failing: bool,
+    /// When the log was last told that nothing can be accepted.
+    complained: Option<Instant>,
 }
 
 impl Connections {
     fn new(app: App, router: Router) -> Self {
         let ServerConfig { head_timeout: head, idle_timeout: idle, write_timeout: write, .. } = *app.server_config();
         let timeouts = Timeouts { head, idle, write };
-        Connections { app, router, timeouts, tasks: JoinSet::new(), open: HashMap::new(), failing: false }
+        Connections { app, router, timeouts, tasks: JoinSet::new(), open: HashMap::new(), complained: None }
     }
 
     async fn accept_all(&mut self, listener: &TcpListener) {
@@ -64,7 +67,6 @@ impl Connections {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    self.failing = false;
                     self.make_room().await;
                     self.start(stream);
                 }
@@ -122,12 +124,14 @@ impl Connections {
             return;
         }
         // Most often all file descriptors are in use: a closed connection frees one.
-        if !self.failing {
+        if self.complained.is_none_or(|at| at.elapsed() > COMPLAIN_AGAIN) {
+            self.complained = Some(Instant::now());
             let open = self.tasks.len();
-            tracing::error!(%error, open, "connections cannot be accepted; trying on, and this is said once");
+            tracing::error!(%error, open, "connections cannot be accepted; idle ones are closed to make room");
         }
-        self.failing = true;
         self.close_idlest();
-        sleep(LOOK_AGAIN).await;
+        if timeout(LOOK_AGAIN, self.one_ended()).await != Ok(true) {
+            sleep(LOOK_AGAIN).await;
+        }
     }
 }

@@ -50,7 +50,6 @@ impl Socket {
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        this.activity.reads();
         let before = buf.filled().len();
         if let Poll::Ready(outcome) = Pin::new(&mut this.stream).poll_read(cx, buf) {
             if buf.filled().len() > before {
@@ -99,7 +98,7 @@ impl AsyncWrite for Socket {
         if this.lingers_until.is_none() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
         }
-        if !this.activity.maybe_unread() {
+        if !this.activity.body_unread() {
             return Poll::Ready(Ok(()));
         }
         let until = *this.lingers_until.get_or_insert_with(|| Instant::now() + LINGER);

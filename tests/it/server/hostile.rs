@@ -82,9 +82,9 @@ async fn between_requests_a_connection_may_rest_longer_and_not_for_ever() {
     let request = format!("GET /health HTTP/1.1\r\n{}\r\n", host(&app));
     for _ in 0..2 {
         socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = [0; 12];
-        timeout(PATIENCE, socket.read_exact(&mut answer)).await.unwrap().unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 200");
+        let mut answer = [0; 4096];
+        let length = timeout(PATIENCE, socket.read(&mut answer)).await.unwrap().unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200") && answer[..length].ends_with(b"}"));
         sleep(2 * SHORT).await;
     }
     let resting = Instant::now();

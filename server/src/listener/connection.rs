@@ -20,7 +20,7 @@ use crate::http::guarded::Guarded;
 
 /// The longest head of a request, and the most of an answer that is held for a client, in bytes: with
 /// `max_connections` it bounds what clients that send or take slowly can make the server hold.
-const MAX_BUFFER_BYTES: usize = 64 << 10;
+const MAX_BUFFER_BYTES: usize = 16 << 10;
 
 /// Answers the requests of one connection until it ends, has to give way to another while it is idle, or the server is
 /// closing, which finishes the answer in progress.

@@ -293,7 +293,7 @@ fn a_server_says_whether_it_has_keys_and_logs_their_ids_and_never_their_secrets(
 fn resident_mib(process: u32) -> Option<u64> {
     let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * 4096 >> 20)
+    Some((pages * 4096) >> 20)
 }
 
 #[test]

@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use safelmm_model::{Checkpoint, CheckpointError, GrammarError, Grammars, Rating};
 use safelmm_plugins::{ControlTokens, Pipeline};
+use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
 use crate::engine::{Decoder, Engine, EngineConfig, Sequence};
 use crate::http::Spellings;
+use crate::keys::{KeyFileError, Keyring};
 use crate::metrics::Metrics;
 
 /// Why the server cannot start.
@@ -18,6 +20,9 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The key file cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeyFileError),
     /// The checkpoint cannot be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -72,6 +77,8 @@ struct Inner {
     ratings: Vec<Rating>,
     default_rating: Option<Rating>,
     policies: Pipeline,
+    keys: Option<Arc<Keyring>>,
+    closing: watch::Sender<bool>,
     created: u64,
     /// Made when they are first asked for.
     spellings: OnceLock<Arc<Spellings>>,
@@ -79,7 +86,8 @@ struct Inner {
 }
 
 impl App {
-    /// Starts the engine for a checkpoint. Errors: [`StartError::Unrated`], [`StartError::Engine`].
+    /// Starts the engine for a checkpoint. Errors: [`StartError::Keys`], [`StartError::Unrated`],
+    /// [`StartError::Engine`].
     pub fn start(checkpoint: Arc<Checkpoint>, config: &Config) -> Result<App, StartError> {
         let name = config.model.name.clone().unwrap_or_else(|| checkpoint.name().to_owned());
         let ratings = match config.model.rating_ceiling {
@@ -100,12 +108,12 @@ impl App {
         let tokenizer = &checkpoint.tokenizer;
         let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
         policies.push(ControlTokens::new(spellings, config.policy.control_tokens));
+        let keys = config.keys.file.as_deref().map(Keyring::open).transpose()?.map(Arc::new);
         let metrics = Metrics::default();
         let backend = Decoder::new(Arc::clone(&checkpoint), config.server.kv_cache_bytes);
         let engine = Engine::start(backend, sizes, metrics.clone()).map_err(StartError::Engine)?;
         let server = config.server.clone();
-        let created = unix_time();
-        let (spellings, grammars) = (OnceLock::new(), OnceLock::new());
+        let (closing, _) = watch::channel(false);
         Ok(App(Arc::new(Inner {
             checkpoint,
             engine,
@@ -115,9 +123,11 @@ impl App {
             ratings,
             default_rating,
             policies,
-            created,
-            spellings,
-            grammars,
+            keys,
+            closing,
+            created: unix_time(),
+            spellings: OnceLock::new(),
+            grammars: OnceLock::new(),
         })))
     }
 
@@ -177,6 +187,23 @@ impl App {
         let Inner { checkpoint, grammars, .. } = &*self.0;
         let made = grammars.get_or_init(|| Grammars::new(&checkpoint.tokenizer, checkpoint.config().vocab_size));
         made.as_ref().map_err(Clone::clone)
+    }
+
+    /// The keys in force; none on a server that everyone on this machine may use.
+    pub fn keys(&self) -> Option<&Arc<Keyring>> {
+        self.0.keys.as_ref()
+    }
+
+    /// Takes no new requests from now on; answers that were begun are finished.
+    pub fn close(&self) {
+        self.0.engine.close();
+        self.0.closing.send_replace(true);
+    }
+
+    /// Returns once [`App::close`] was called.
+    pub async fn closing(&self) {
+        // The sender lives as long as this handle does.
+        let _ = self.0.closing.subscribe().wait_for(|closing| *closing).await;
     }
 
     /// When the application started: seconds since 1970.

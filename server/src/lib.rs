@@ -3,11 +3,12 @@
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use safelmm_server::{App, Config, demo, router};
+//! use safelmm_server::{App, Config, Stop, bind, demo, serve};
 //!
 //! let app = App::start(Arc::new(demo::open()?), &Config::default())?;
-//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//! axum::serve(listener, router(app)).await?;
+//! let listener = bind("127.0.0.1:8080".parse()?).await?;
+//! let (_stop, asked_to_stop) = tokio::sync::watch::channel(Stop::No);
+//! serve(app, listener, asked_to_stop).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -17,9 +18,12 @@ pub mod demo;
 pub mod metrics;
 
 pub mod engine;
+pub mod keys;
 
 mod app;
 mod http;
+mod listener;
+
 mod serve;
 
 pub mod cli;

@@ -30,6 +30,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             cli::serve(&config)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Key(command) => {
+            cli::key(command)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Generate(args) => {
             cli::init_telemetry("warn");
             Ok(match cli::generate(args)? {

@@ -4,13 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::app::{App, StartError};
+use crate::config::ConfigError;
 use crate::http::router;
+use crate::listener;
 
 /// How urgently the server is asked to stop. Sent over a [`watch`] channel; a dropped sender asks for nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,28 +36,26 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
-/// Serves until it is asked to stop; returns when every answer has ended, or when the grace period has.
+/// Serves until it is asked to stop; returns when every answer has ended, or when the grace period has. Fails at once for
+/// an address that other machines can reach, if there are no keys.
 pub async fn serve(app: App, listener: TcpListener, stop: watch::Receiver<Stop>) -> io::Result<()> {
-    // Tokens are small and go out one by one.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was refused");
-        }
-    });
-    let until = asked(stop.clone(), Stop::Gracefully);
-    let serving = axum::serve(listener, router(app.clone())).with_graceful_shutdown(until).into_future();
-    let outcome = tokio::select! {
-        outcome = serving => outcome,
-        () = end_of_grace(&app, stop) => Ok(()),
-    };
+    let listen = listener.local_addr()?;
+    if app.keys().is_none() && !listen.ip().is_loopback() {
+        return Err(io::Error::other(ConfigError::Remote { listen }));
+    }
+    let router = router(app.clone());
+    tokio::select! {
+        () = listener::run(app.clone(), listener, router) => {}
+        () = end_of_grace(&app, stop) => {}
+    }
     app.engine().abort();
-    outcome
+    Ok(())
 }
 
 /// Returns when answers that still run are to be cut off.
 async fn end_of_grace(app: &App, stop: watch::Receiver<Stop>) {
     asked(stop.clone(), Stop::Gracefully).await;
-    app.engine().close();
+    app.close();
     tracing::info!(running = app.engine().running(), waiting = app.engine().waiting(), "shutting down");
     let grace = app.server_config().shutdown_grace;
     tokio::select! {

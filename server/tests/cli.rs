@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(40);
 fn safelmm(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_safelmm"));
     command.args(arguments);
-    for variable in ["SAFELMM_LISTEN", "SAFELMM_MODEL", "SAFELMM_CONFIG", "RUST_LOG"] {
+    for variable in ["SAFELMM_LISTEN", "SAFELMM_MODEL", "SAFELMM_CONFIG", "SAFELMM_KEYS", "RUST_LOG"] {
         command.env_remove(variable);
     }
     command
@@ -44,7 +44,8 @@ fn help_names_every_option_and_variable() {
         "--listen <ADDR>",
         "--queue <N>",
         "--max-batch <N>",
-        "--allow-remote-without-keys",
+        "--keys <FILE>",
+        "SAFELMM_KEYS",
         "SAFELMM_LISTEN",
         "SAFELMM_MODEL",
         "SAFELMM_CONFIG",
@@ -85,7 +86,8 @@ fn a_start_that_cannot_work_ends_with_one_clear_message() {
     let config = empty.path().join("safelmm.toml");
     std::fs::write(&config, "[server]\nworkers = 4\n").unwrap();
     fails(&["serve", "--config", config.to_str().unwrap()], &["safelmm.toml", "workers", "max_batch"]);
-    fails(&["serve", "--listen", "0.0.0.0:0"], &["0.0.0.0:0", "no API keys", "--allow-remote-without-keys"]);
+    fails(&["serve", "--listen", "0.0.0.0:0"], &["0.0.0.0:0", "without API keys", "safelmm key new --keys keys.toml"]);
+    fails(&["serve", "--keys", "/no/keys.toml"], &["/no/keys.toml", "safelmm key new --keys /no/keys.toml"]);
     fails(&["serve", "--max-batch", "0"], &["--max-batch", "found 0"]);
     fails(&["generate", "Once", "--temperature", "-1"], &["temperature"]);
     fails(&["generate", "Once", "--max-tokens", "100000"], &["maximum context length"]);
@@ -137,16 +139,22 @@ fn a_reader_that_closes_the_pipe_ends_generation_quietly() {
 /// `safelmm serve` on a free port.
 struct Server {
     child: Child,
+    said: String,
     address: String,
     log: BufReader<ChildStderr>,
 }
 
 impl Server {
     fn start(arguments: &[&str]) -> Server {
-        let mut child = safelmm(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Server::start_with(arguments, "info")
+    }
+
+    fn start_with(arguments: &[&str], log_level: &str) -> Server {
+        Server::spawn(safelmm(&[&["serve", "--listen", "127.0.0.1:0"], arguments].concat()), log_level)
+    }
+
+    fn spawn(mut command: Command, log_level: &str) -> Server {
+        let mut child = command.env("RUST_LOG", log_level).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut said = String::new();
         while !said.contains("Ctrl-C to stop") {
@@ -154,7 +162,7 @@ impl Server {
         }
         assert!(said.contains("playground at /, API at /v1"), "{said}");
         let address = said.split("listening on http://").nth(1).unwrap().split(' ').next().unwrap().to_owned();
-        Server { child, address, log }
+        Server { child, said, address, log }
     }
 
     fn interrupt(&self, signal: &str) {
@@ -198,6 +206,181 @@ fn wait(child: &mut Child) -> Option<i32> {
         assert!(started.elapsed() < PATIENCE, "the command did not end");
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// A key file with one key, and the key.
+fn new_key(file: &Path, more: &[&str]) -> String {
+    let (code, stdout, stderr) =
+        run(&[&["key", "new", "--keys", file.to_str().unwrap(), "--name", "reader"], more].concat());
+    assert_eq!(code, Some(0), "{stderr}");
+    let key = stdout.strip_suffix('\n').unwrap();
+    assert!(key.starts_with("sk-safelmm-") && !key.contains(char::is_whitespace), "the key alone: {stdout}");
+    assert!(!stderr.contains(key), "{stderr}");
+    key.to_owned()
+}
+
+#[test]
+fn keys_are_made_listed_and_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let path = file.to_str().unwrap();
+    let more = ["--rating-ceiling", "PG", "--use", "non-commercial", "--store", "poems", "--requests-per-minute", "60"];
+    let keys = [new_key(&file, &[]), new_key(&file, &[&more[..], &["--expires", "30", "--concurrent", "2"]].concat())];
+    let (code, list, _) = run(&["key", "list", "--keys", path]);
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 2), "{list}");
+    for (line, key) in lines.iter().zip(&keys) {
+        let (head, secret) = key.rsplit_once('-').unwrap();
+        let id = head.rsplit('-').next().unwrap();
+        assert!(line.starts_with(id) && line.contains("reader") && !line.contains(secret), "{line}");
+        assert!(!std::fs::read_to_string(&file).unwrap().contains(secret));
+    }
+    for part in ["use commercial", "rating of the server", "stores none", "models all"] {
+        assert!(lines[0].contains(part), "{}", lines[0]);
+    }
+    for part in ["use non-commercial", "rating up to PG", "stores poems", "60 requests/min", "2 at once", "expires "] {
+        assert!(lines[1].contains(part), "{}", lines[1]);
+    }
+    let id = lines[0].split(' ').next().unwrap();
+    let (code, stdout, stderr) = run(&["key", "revoke", id, "--keys", path]);
+    assert!(code == Some(0) && stdout.is_empty() && stderr.contains(id), "{stderr}");
+    fails(&["key", "revoke", id, "--keys", path], &[id, "key list"]);
+    fails(&["key", "list", "--keys", "/no/keys.toml"], &["/no/keys.toml"]);
+    assert!(run(&["key", "list", "--keys", path]).1.lines().count() == 1);
+    let id = lines[1].split(' ').next().unwrap();
+    assert_eq!(run(&["key", "revoke", id, "--keys", path]).0, Some(0));
+    fails(&["serve", "--listen", "127.0.0.1:0", "--keys", path], &["no key in force", "safelmm key new --keys"]);
+    let (code, _, stderr) = run(&["key", "new", "--keys", path, "--name", "a", "--store", "s", "--all-stores"]);
+    assert!(code == Some(2) && stderr.contains("--all-stores"), "{stderr}");
+    fails(&["key", "new", "--keys", path, "--name", ""], &["name of a key"]);
+}
+
+#[test]
+fn a_server_says_whether_it_has_keys_and_logs_their_ids_and_never_their_secrets() {
+    let mut server = Server::start(&[]);
+    assert!(server.said.contains("no API keys: everyone on this machine may ask"), "{}", server.said);
+    server.interrupt("-TERM");
+    assert_eq!(wait(&mut server.child), Some(0));
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let key = new_key(&file, &[]);
+    let mut server = Server::start_with(&["--keys", file.to_str().unwrap()], "trace");
+    assert!(server.said.contains("API keys: 1 in "), "{}", server.said);
+    let post = |key: &str| {
+        let mut socket = TcpStream::connect(&server.address).unwrap();
+        let (host, body) = (&server.address, r#"{"prompt":"The","max_tokens":1}"#);
+        let head = format!(
+            "POST /v1/completions HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nauthorization: Bearer {key}\r\n"
+        );
+        socket.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(post(&key).starts_with("HTTP/1.1 200"));
+    assert!(post(&key.replace("sk-", "SK-")).starts_with("HTTP/1.1 401"));
+    server.interrupt("-TERM");
+    assert_eq!(wait(&mut server.child), Some(0));
+    let mut log = String::new();
+    server.log.read_to_string(&mut log).unwrap();
+    let (head, secret) = key.rsplit_once('-').unwrap();
+    assert!(log.contains(head.rsplit('-').next().unwrap()), "{log}");
+    assert!(!log.contains(secret), "{log}");
+}
+
+/// Resident memory of a process in MiB, where the system says it.
+fn resident_mib(process: u32) -> Option<u64> {
+    let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some((pages * 4096) >> 20)
+}
+
+#[test]
+fn a_thousand_hostile_connections_leave_no_trace() {
+    let open_files = rlimit::increase_nofile_limit(4096).unwrap_or(1024);
+    if open_files < 2048 {
+        eprintln!("skipped: a process may open {open_files} files here");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("safelmm.toml");
+    std::fs::write(
+        &config,
+        "[server]\nmax_connections = 1100\nhead_timeout_s = 5\nbody_timeout_s = 5\nidle_timeout_s = 5\nwrite_timeout_s = 5\n",
+    )
+    .unwrap();
+    // Nobody reads the log, and a full pipe would stop the server.
+    let server = Server::start_with(&["--config", config.to_str().unwrap()], "error");
+    let answered = || {
+        let asked = Instant::now();
+        let mut stream = server.stream(r#"{"prompt":"The","max_tokens":2,"stream":true}"#);
+        let mut line = String::new();
+        while !line.contains("[DONE]") {
+            line.clear();
+            assert_ne!(stream.read_line(&mut line).unwrap(), 0);
+        }
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    };
+    answered();
+    let before = resident_mib(server.child.id());
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: {}\r\n", server.address);
+    let crowd: Vec<TcpStream> = (0..1000)
+        .map(|n| {
+            let mut socket = TcpStream::connect(&server.address).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let sent = match n % 3 {
+                0 => String::new(),
+                1 => format!("{head}x: {}", "a".repeat(12_000)),
+                _ => format!("{head}content-length: 3000000\r\n\r\n{}", " ".repeat(100_000)),
+            };
+            socket.write_all(sent.as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    answered();
+    let during = resident_mib(server.child.id());
+    for (n, mut socket) in crowd.into_iter().enumerate() {
+        let mut answer = Vec::new();
+        // A reset is an end too.
+        if let Err(error) = socket.read_to_end(&mut answer) {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{n} was not closed: {error}");
+        }
+    }
+    answered();
+    if let (Some(before), Some(during)) = (before, during) {
+        let started = Instant::now();
+        let after = loop {
+            // The allocator gives memory back while it is used.
+            answered();
+            let now = resident_mib(server.child.id()).unwrap();
+            if now < before + 40 || started.elapsed() > PATIENCE {
+                break now;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        };
+        println!("resident: {before} MiB, with the crowd {during} MiB, afterwards {after} MiB");
+        assert!(after < before + 40, "{before} MiB, {during} MiB with the crowd, {after} MiB afterwards");
+    }
+}
+
+#[test]
+fn a_server_without_file_descriptors_closes_idle_connections_and_goes_on() {
+    // As many as the server needs to start, and a few.
+    let script = format!("ulimit -n 48; exec {} serve --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_safelmm"));
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]);
+    let mut server = Server::spawn(command, "info");
+    let crowd: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    server.stream(r#"{"prompt":"The","max_tokens":2,"stream":true}"#);
+    drop(crowd);
+    server.stream(r#"{"prompt":"The","max_tokens":2,"stream":true}"#);
+    server.interrupt("-TERM");
+    assert_eq!(wait(&mut server.child), Some(0));
+    let mut log = String::new();
+    server.log.read_to_string(&mut log).unwrap();
+    let said = log.matches("connections cannot be accepted").count();
+    assert_eq!(said, 1, "{log}");
 }
 
 #[test]

@@ -72,7 +72,11 @@ fn sequence(checkpoint: &Checkpoint, ask: &Ask) -> Sequence {
         let request = GenerationRequest {
             rating: ask.rating,
             guidance: ask.guidance,
-            sampling: SamplingParams { seed: Some(ask.seed), temperature: ask.temperature, ..SamplingParams::default() },
+            sampling: SamplingParams {
+                seed: Some(ask.seed),
+                temperature: ask.temperature,
+                ..SamplingParams::default()
+            },
             stop: StopStrings::new(vec!["ever after".into()]).unwrap(),
             top_logprobs: ask.top_logprobs,
             score_prompt: ask.score_prompt,
@@ -109,13 +113,8 @@ async fn answer(engine: &Engine<Sequence>, checkpoint: &Checkpoint, ask: &Ask) -
 }
 
 fn engine(checkpoint: &Arc<Checkpoint>, max_batch: usize, prefill_chunk: usize, kv_cache: usize) -> Engine<Sequence> {
-    let config = EngineConfig {
-        queue: 1000,
-        queue_tokens: 1 << 30,
-        max_batch,
-        prefill_chunk,
-        request_timeout: PATIENCE * 10,
-    };
+    let config =
+        EngineConfig { queue: 1000, queue_tokens: 1 << 30, max_batch, prefill_chunk, request_timeout: PATIENCE * 10 };
     Engine::start(Decoder::new(Arc::clone(checkpoint), kv_cache), config, Metrics::default()).unwrap()
 }
 

@@ -5,6 +5,8 @@ mod batching;
 mod chat_forms;
 mod embeddings;
 mod errors;
+mod hostile;
+mod keys;
 mod lifecycle;
 mod logprobs;
 mod openapi;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use reqwest::{Client, Response, StatusCode};
 use safelmm_model::Checkpoint;
+use safelmm_server::config::ServerConfig;
 use safelmm_server::{App, Config, Stop, demo, serve};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -57,6 +58,17 @@ impl Setup {
 
     pub fn rating_ceiling(mut self, ceiling: safelmm_model::Rating) -> Self {
         self.config.model.rating_ceiling = Some(ceiling);
+        self
+    }
+
+    /// Changes any setting of `[server]`.
+    pub fn server(mut self, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        change(&mut self.config.server);
+        self
+    }
+
+    pub fn keys(mut self, file: &Path) -> Self {
+        self.config.keys.file = Some(file.to_owned());
         self
     }
 

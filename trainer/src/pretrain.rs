@@ -7,8 +7,8 @@ use std::time::Instant;
 use std::{fs, io};
 
 use candle_core::Device;
-use safelmm_model::ops::cross_entropy;
 use safelmm_model::Decoder;
+use safelmm_model::ops::cross_entropy;
 use serde::Serialize;
 use serde_json::{Value, json};
 

@@ -1,11 +1,13 @@
 //! The arguments as the user wrote them.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use safelmm_model::Rating;
 
 use crate::config::Overrides;
+use crate::keys::{KeyId, Use};
 
 /// A language model trained only on text that may be trained on.
 #[derive(Debug, Parser)]
@@ -23,6 +25,76 @@ pub enum Command {
     Serve(ServeArgs),
     /// Continue a text on the terminal
     Generate(GenerateArgs),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// What to do with keys. A running server notices within about a second.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key: it is printed once, and kept as a hash
+    New(NewKeyArgs),
+    /// List the keys of a file
+    List {
+        /// Where the keys are.
+        #[command(flatten)]
+        file: KeyFileArg,
+    },
+    /// Take a key out of a file
+    Revoke {
+        /// Where the keys are.
+        #[command(flatten)]
+        file: KeyFileArg,
+        /// The key's id, as `list` shows it
+        id: KeyId,
+    },
+}
+
+/// The key file.
+#[derive(Debug, Args)]
+pub struct KeyFileArg {
+    /// Key file
+    #[arg(long = "keys", value_name = "FILE", env = "SAFELMM_KEYS")]
+    pub path: PathBuf,
+}
+
+/// Arguments of `safelmm key new`.
+#[derive(Debug, Args)]
+pub struct NewKeyArgs {
+    /// Where the key is kept; created where it is missing.
+    #[command(flatten)]
+    pub file: KeyFileArg,
+    /// What the key is called in listings
+    #[arg(long)]
+    pub name: String,
+    /// The highest rating it may ask for: G, PG, R or X [default: the server's ceiling]
+    #[arg(long, value_name = "RATING")]
+    pub rating_ceiling: Option<Rating>,
+    /// A use that its requests may declare; may be given twice
+    #[arg(long = "use", value_name = "USE", value_enum, default_value = "commercial")]
+    pub uses: Vec<Use>,
+    /// A store it may ask; may be given several times [default: none]
+    #[arg(long = "store", value_name = "NAME", conflicts_with = "all_stores")]
+    pub stores: Vec<String>,
+    /// Let it ask every store
+    #[arg(long)]
+    pub all_stores: bool,
+    /// A model it may use; may be given several times [default: all]
+    #[arg(long = "model", value_name = "NAME")]
+    pub models: Vec<String>,
+    /// The most requests a minute [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// The most tokens a minute, of prompts and answers together [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub tokens_per_minute: Option<NonZeroU32>,
+    /// The most requests at once [default: no limit]
+    #[arg(long, value_name = "N")]
+    pub concurrent: Option<NonZeroU32>,
+    /// Days until it counts no more [default: it never ends]
+    #[arg(long = "expires", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub expires_days: Option<u32>,
 }
 
 /// Arguments of `safelmm serve`.
@@ -43,9 +115,9 @@ pub struct ServeArgs {
     /// How many sequences are decoded together [default: 8]
     #[arg(long, value_name = "N")]
     max_batch: Option<usize>,
-    /// Listen on an address that other machines can reach, although anyone who can connect may then use the model
-    #[arg(long)]
-    allow_remote_without_keys: bool,
+    /// Key file, made by `safelmm key new`; without one, this machine alone is served
+    #[arg(long, value_name = "FILE", env = "SAFELMM_KEYS")]
+    keys: Option<PathBuf>,
 }
 
 impl From<ServeArgs> for Overrides {
@@ -56,7 +128,7 @@ impl From<ServeArgs> for Overrides {
             listen: args.listen,
             queue: args.queue,
             max_batch: args.max_batch,
-            allow_remote_without_keys: args.allow_remote_without_keys,
+            keys: args.keys,
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The command line: arguments as the user wrote them, and the two commands.
+//! The command line: arguments as the user wrote them, and the commands.
 
 mod args;
 mod generate;
+mod key;
 mod load;
 mod serve;
 mod telemetry;
 
-pub use args::{Cli, Command, GenerateArgs, ServeArgs};
+pub use args::{Cli, Command, GenerateArgs, KeyCommand, KeyFileArg, NewKeyArgs, ServeArgs};
 pub use generate::{Ending, GenerateFailure, generate};
+pub use key::{KeyFailure, key};
 pub use serve::{ServeFailure, serve};
 pub use telemetry::init as init_telemetry;

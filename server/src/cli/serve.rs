@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::load::{load, say};
 use crate::app::{App, StartError};
 use crate::config::Config;
+use crate::keys::Keyring;
 use crate::serve::{Stop, asked, bind};
 
 /// Why serving did not start or ended early.
@@ -32,9 +33,12 @@ pub fn serve(config: &Config) -> Result<(), ServeFailure> {
 }
 
 async fn run(config: &Config) -> Result<(), ServeFailure> {
-    // First of all, so that a signal during loading is not lost, and a taken port is told before a long load.
+    // First of all, so that a signal during loading is not lost, and a taken port or a bad key file is told before a long load.
     let stop = stop_signals()?;
     let listener = bind(config.server.listen).await?;
+    if let Some(file) = &config.keys.file {
+        Keyring::open(file).map_err(StartError::from)?;
+    }
     let folder = config.model.folder.clone();
     let loading = tokio::task::spawn_blocking(move || load(folder.as_deref()));
     let checkpoint = tokio::select! {
@@ -46,6 +50,12 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
     };
     let app = App::start(Arc::new(checkpoint), config)?;
     let address = listener.local_addr()?;
+    match app.keys() {
+        Some(keys) => say(&format!("API keys: {} in {}\n", keys.len(), keys.path().display())),
+        None => {
+            say("no API keys: everyone on this machine may ask, and no other machine can (safelmm key new --help)\n")
+        }
+    }
     say(&format!("listening on http://{address} — playground at /, API at /v1\nCtrl-C to stop\n"));
     crate::serve::serve(app, listener, stop).await?;
     say("stopped\n");

@@ -3,6 +3,7 @@
 //!
 //! A flag wins over its environment variable, the variable over the file, the file over the default.
 
+mod keys;
 mod model;
 mod policy;
 mod server;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use keys::KeysConfig;
 pub use model::{DEFAULT_RATING, ModelConfig};
 pub use policy::PolicyConfig;
 pub use server::ServerConfig;
@@ -28,8 +30,8 @@ pub struct Overrides {
     pub queue: Option<usize>,
     /// `--max-batch`.
     pub max_batch: Option<usize>,
-    /// `--allow-remote-without-keys`.
-    pub allow_remote_without_keys: bool,
+    /// `--keys`, `SAFELMM_KEYS`.
+    pub keys: Option<PathBuf>,
 }
 
 /// The configuration file, as the user wrote it.
@@ -41,6 +43,8 @@ struct File {
     #[serde(default)]
     model: model::Section,
     #[serde(default)]
+    keys: keys::Section,
+    #[serde(default)]
     policy: PolicyConfig,
 }
 
@@ -51,6 +55,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[model]`.
     pub model: ModelConfig,
+    /// `[keys]`.
+    pub keys: KeysConfig,
     /// `[policy]`.
     pub policy: PolicyConfig,
 }
@@ -84,11 +90,11 @@ pub enum ConfigError {
         /// The value.
         found: String,
     },
-    /// An address that other machines can reach.
+    /// An address that other machines can reach, and no keys to know who asks.
     #[error(
-        "refusing to listen on {listen}: other machines could reach it, and this version has no API keys, so that anyone \
-         who can connect could use the model. Listen on 127.0.0.1 and put an authenticating proxy in front, or pass \
-         --allow-remote-without-keys if the network itself is trusted"
+        "refusing to listen on {listen} without API keys: other machines could reach it, and anyone who can connect could \
+         use the model. Make a key with `safelmm key new --keys keys.toml --name NAME` and serve with --keys keys.toml, \
+         or listen on 127.0.0.1"
     )]
     Remote {
         /// The address.
@@ -101,8 +107,14 @@ impl Config {
     pub fn resolve(overrides: Overrides) -> Result<Config, ConfigError> {
         let file = overrides.file.as_deref().map(read).transpose()?.unwrap_or_default();
         let folder_of_file = overrides.file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let keys = KeysConfig::resolve(file.keys, &overrides, folder_of_file);
+        let server = ServerConfig::resolve(file.server, &overrides)?;
+        if !server.listen.ip().is_loopback() && keys.file.is_none() {
+            return Err(ConfigError::Remote { listen: server.listen });
+        }
         Ok(Config {
-            server: ServerConfig::resolve(file.server, &overrides)?,
+            server,
+            keys,
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
             policy: file.policy,
         })
@@ -133,15 +145,21 @@ mod tests {
     #[test]
     fn every_key_of_the_file_arrives_and_flags_win() {
         let text = "[server]\nlisten = '127.0.0.1:9000'\nqueue = 3\nmax_batch = 2\nrequest_timeout_s = 7\n\
-                    shutdown_grace_s = 1\nmax_body_bytes = 4096\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n";
+                    shutdown_grace_s = 1\nmax_body_bytes = 4096\nmax_connections = 9\n\
+                    head_timeout_s = 1\nidle_timeout_s = 2\nbody_timeout_s = 3\nwrite_timeout_s = 4\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n\
+                    [keys]\nfile = 'k.toml'\n";
         let config = resolve(text, Overrides { queue: Some(5), ..Overrides::default() }).unwrap();
         let server = &config.server;
         assert_eq!(server.listen.to_string(), "127.0.0.1:9000");
         assert_eq!((server.queue, server.max_batch, server.max_body_bytes), (5, 2, 4096));
         assert_eq!(server.request_timeout, Duration::from_secs(7));
+        assert_eq!(server.max_connections, 9);
+        let timeouts = [server.head_timeout, server.idle_timeout, server.body_timeout, server.write_timeout];
+        assert_eq!(timeouts.map(|timeout| timeout.as_secs()), [1, 2, 3, 4]);
         assert_eq!(server.shutdown_grace, Duration::from_secs(1));
         // A folder in the file is relative to the file, a folder on the command line to the current one.
         assert!(config.model.folder.as_ref().is_some_and(|folder| folder.is_absolute() && folder.ends_with("m")));
+        assert!(config.keys.file.as_ref().is_some_and(|file| file.is_absolute() && file.ends_with("k.toml")));
         assert_eq!(config.model.name.as_deref(), Some("n"));
         assert_eq!(config.model.rating_ceiling, Some(Rating::PG));
     }
@@ -155,8 +173,10 @@ mod tests {
             ("[server]\nqueue = 0\n", ["queue", "found 0"]),
             ("[server]\nmax_batch = 100000\n", ["max_batch", "found 100000"]),
             ("[server]\nrequest_timeout_s = 0\n", ["request_timeout_s", "found 0"]),
+            ("[server]\nmax_connections = 0\n", ["max_connections", "found 0"]),
+            ("[server]\nwrite_timeout_s = 0\n", ["write_timeout_s", "found 0"]),
             ("[server]\nlisten = 'here'\n", ["listen", "found \"here\""]),
-            ("[server]\nlisten = '0.0.0.0:80'\n", ["0.0.0.0:80", "--allow-remote-without-keys"]),
+            ("[server]\nlisten = '0.0.0.0:80'\n", ["0.0.0.0:80", "safelmm key new"]),
             ("[model]\nrating_ceiling = 'PG-13'\n", ["safelmm.toml", "PG-13"]),
             ("[model]\nrating_ceiling = 'PG'\ndefault_rating = 'R'\n", ["default_rating", "PG"]),
             ("[model]\nname = ''\n", ["name", "found \"\""]),
@@ -167,10 +187,10 @@ mod tests {
     }
 
     #[test]
-    fn a_remote_address_is_refused_unless_it_is_asked_for() {
+    fn a_remote_address_needs_keys() {
         let remote = Overrides { listen: Some("[::]:8080".into()), ..Overrides::default() };
         assert!(matches!(Config::resolve(remote.clone()), Err(ConfigError::Remote { .. })));
-        assert!(Config::resolve(Overrides { allow_remote_without_keys: true, ..remote }).is_ok());
+        assert!(Config::resolve(Overrides { keys: Some("keys.toml".into()), ..remote }).is_ok());
         let local = Overrides { listen: Some("localhost:0".into()), ..Overrides::default() };
         assert!(Config::resolve(local).is_ok_and(|config| config.server.listen.ip().is_loopback()));
     }

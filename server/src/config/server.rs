@@ -1,4 +1,4 @@
-//! `[server]`: the address, the queue and the limits of a request.
+//! `[server]`: the address, the queue, and the limits of requests and connections.
 
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -20,6 +20,11 @@ pub(super) struct Section {
     request_timeout_s: Option<u64>,
     shutdown_grace_s: Option<u64>,
     max_body_bytes: Option<usize>,
+    max_connections: Option<usize>,
+    head_timeout_s: Option<u64>,
+    idle_timeout_s: Option<u64>,
+    body_timeout_s: Option<u64>,
+    write_timeout_s: Option<u64>,
 }
 
 /// The address, the queue and the limits of a request.
@@ -45,6 +50,18 @@ pub struct ServerConfig {
     pub shutdown_grace: Duration,
     /// `max_body_bytes`: the longest request body, in bytes.
     pub max_body_bytes: usize,
+    /// `max_connections`: how many connections may be open. One more takes the place of the one that has been idle
+    /// longest; while all are busy, it waits.
+    pub max_connections: usize,
+    /// `head_timeout_s`: how long a connection may take from its beginning, or from a request's first byte, to the end
+    /// of the request's head (seconds in the file).
+    pub head_timeout: Duration,
+    /// `idle_timeout_s`: how long a connection may stay open between two requests (seconds in the file).
+    pub idle_timeout: Duration,
+    /// `body_timeout_s`: how long a request's body may take (seconds in the file).
+    pub body_timeout: Duration,
+    /// `write_timeout_s`: how long a client may take nothing of an answer that is ready (seconds in the file).
+    pub write_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -59,6 +76,12 @@ impl Default for ServerConfig {
             request_timeout: Duration::from_secs(300),
             shutdown_grace: Duration::from_secs(10),
             max_body_bytes: 4 << 20,
+            // Half of the 1,024 files that many systems let a process open.
+            max_connections: 512,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -70,9 +93,6 @@ impl ServerConfig {
             Some(text) => parse_listen(text)?,
             None => default.listen,
         };
-        if !listen.ip().is_loopback() && !overrides.allow_remote_without_keys {
-            return Err(ConfigError::Remote { listen });
-        }
         let queue = overrides.queue.or(section.queue).unwrap_or(default.queue);
         let queue_tokens = section.queue_tokens.unwrap_or(default.queue_tokens);
         let prefill_chunk = section.prefill_chunk.unwrap_or(default.prefill_chunk);
@@ -89,6 +109,12 @@ impl ServerConfig {
         within("[server] request_timeout_s", timeout_s, 1, 86_400)?;
         within("[server] shutdown_grace_s", grace_s, 0, 3_600)?;
         within("[server] max_body_bytes", max_body_bytes as u64, 1_024, 1 << 30)?;
+        let max_connections = section.max_connections.unwrap_or(default.max_connections);
+        within("[server] max_connections", max_connections as u64, 1, 1 << 20)?;
+        let seconds = |key, found: Option<u64>, default: Duration| match found {
+            Some(found) => within(key, found, 1, 3_600).map(|()| Duration::from_secs(found)),
+            None => Ok(default),
+        };
         Ok(ServerConfig {
             listen,
             queue,
@@ -99,6 +125,11 @@ impl ServerConfig {
             request_timeout: Duration::from_secs(timeout_s),
             shutdown_grace: Duration::from_secs(grace_s),
             max_body_bytes,
+            max_connections,
+            head_timeout: seconds("[server] head_timeout_s", section.head_timeout_s, default.head_timeout)?,
+            idle_timeout: seconds("[server] idle_timeout_s", section.idle_timeout_s, default.idle_timeout)?,
+            body_timeout: seconds("[server] body_timeout_s", section.body_timeout_s, default.body_timeout)?,
+            write_timeout: seconds("[server] write_timeout_s", section.write_timeout_s, default.write_timeout)?,
         })
     }
 }

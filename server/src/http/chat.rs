@@ -22,6 +22,7 @@ use super::sampling::check_top_logprobs;
 use super::spelling::Spellings;
 use super::tools::{Call, CallReader, calling};
 use crate::app::App;
+use crate::keys::Principal;
 
 /// Goes on with a conversation.
 #[utoipa::path(
@@ -35,13 +36,17 @@ use crate::app::App;
         ApiError,
     ),
 )]
-pub async fn chat_completions(State(app): State<App>, Json(request): Json<ChatRequest>) -> Result<Response, ApiError> {
-    generate(app, request, prepare).await
+pub async fn chat_completions(
+    State(app): State<App>,
+    principal: Principal,
+    Json(request): Json<ChatRequest>,
+) -> Result<Response, ApiError> {
+    generate(app, principal, request, prepare).await
 }
 
 /// Checks a request, down to the sequences that it asks for.
-pub fn prepare(app: &App, mut request: ChatRequest) -> Result<Prepared<Chat>, ApiError> {
-    let shared = Shared::new(request.take_shared(), app)?;
+pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Result<Prepared<Chat>, ApiError> {
+    let shared = Shared::new(request.take_shared(), app, principal)?;
     refuse_unsupported(&mut request)?;
     let length = length(&request)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
     let top = top_logprobs(&request)?;

@@ -18,6 +18,7 @@ use super::prompts::{Encoded, encode};
 use super::request::CompletionRequest;
 use super::sampling::{check_n, check_top_logprobs};
 use crate::app::App;
+use crate::keys::Principal;
 
 /// The default of the OpenAI API.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -34,13 +35,21 @@ const DEFAULT_MAX_TOKENS: usize = 16;
         ApiError,
     ),
 )]
-pub async fn completions(State(app): State<App>, Json(request): Json<CompletionRequest>) -> Result<Response, ApiError> {
-    generate(app, request, prepare).await
+pub async fn completions(
+    State(app): State<App>,
+    principal: Principal,
+    Json(request): Json<CompletionRequest>,
+) -> Result<Response, ApiError> {
+    generate(app, principal, request, prepare).await
 }
 
 /// Checks a request, down to the sequences that it asks for.
-pub fn prepare(app: &App, mut request: CompletionRequest) -> Result<Prepared<Completion>, ApiError> {
-    let shared = Shared::new(request.take_shared(), app)?;
+pub fn prepare(
+    app: &App,
+    principal: &Principal,
+    mut request: CompletionRequest,
+) -> Result<Prepared<Completion>, ApiError> {
+    let shared = Shared::new(request.take_shared(), app, principal)?;
     let echo = request.echo.unwrap_or(false);
     let logprobs = request.logprobs.map(|top| check_top_logprobs("logprobs", top)).transpose()?;
     let best_of = request.best_of.map(|best_of| check_best_of(best_of, &shared)).transpose()?;

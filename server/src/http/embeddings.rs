@@ -1,8 +1,7 @@
 //! `POST /v1/embeddings`.
 
 use axum::extract::State;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use data_encoding::BASE64;
 use safelmm_model::Generation;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,8 +12,9 @@ use super::generation::{blocking, check_model, record_user, submit};
 use super::journal::Journal;
 use super::json::Json;
 use super::prompts::encode;
-use super::request::{EmbeddingRequest, Encoding, Use};
+use super::request::{EmbeddingRequest, Encoding};
 use crate::app::App;
+use crate::keys::{Principal, Use};
 
 /// The most texts of one request.
 const MAX_INPUTS: usize = 2048;
@@ -68,7 +68,7 @@ impl Vector {
             Encoding::Float => Vector::Float(values),
             Encoding::Base64 => {
                 let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-                Vector::Base64(STANDARD.encode(bytes))
+                Vector::Base64(BASE64.encode(&bytes))
             }
         }
     }
@@ -82,18 +82,20 @@ impl Vector {
 )]
 pub async fn embeddings(
     State(app): State<App>,
+    principal: Principal,
     Json(request): Json<EmbeddingRequest>,
 ) -> Result<axum::Json<Embeddings>, ApiError> {
     let encoding = request.encoding_format.unwrap_or_default();
     let prepared = blocking({
-        let app = app.clone();
-        move || prepare(&app, request)
+        let (app, principal) = (app.clone(), principal.clone());
+        move || prepare(&app, &principal, request)
     });
     let sequences = prepared.await?;
     let prompt_tokens = sequences.iter().map(Generation::prompt_tokens).sum();
-    let mut journal = Journal::new(prompt_tokens);
+    let charge = principal.charge(prompt_tokens).map_err(ApiError::Limited)?;
+    let mut journal = Journal::new(prompt_tokens, charge, app.metrics().clone());
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; sequences.len()];
-    let mut ticket = submit(&app, sequences, Use::default()).inspect_err(|error| journal.failed(error))?;
+    let mut ticket = submit(&app, &principal, sequences, Use::default()).inspect_err(|error| journal.failed(error))?;
     while vectors.iter().any(Option::is_none) {
         let (index, progress) = next_progress(&mut ticket, &mut journal).await?;
         match (vectors.get_mut(index), progress.embedding) {
@@ -115,9 +117,9 @@ pub async fn embeddings(
 }
 
 /// Checks a request, down to the sequences that it asks for.
-pub fn prepare(app: &App, request: EmbeddingRequest) -> Result<Vec<Generation>, ApiError> {
+pub fn prepare(app: &App, principal: &Principal, request: EmbeddingRequest) -> Result<Vec<Generation>, ApiError> {
     let EmbeddingRequest { input, model, encoding_format: _, dimensions, user } = request;
-    check_model(model.as_deref(), app)?;
+    check_model(model.as_deref(), app, principal)?;
     record_user(user)?;
     let own = app.checkpoint().config().hidden_size;
     if let Some(asked) = dimensions.filter(|asked| *asked != own) {

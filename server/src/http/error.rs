@@ -4,6 +4,7 @@
 //! learns the cause.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -15,6 +16,7 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseSchema, Re
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::engine::EngineError;
+use crate::keys::{RatingRefusal, Refusal, Rejected, Use};
 
 /// Seconds after which a client may try again that met a server which is shutting down.
 const RETRY_AFTER_STOP: u64 = 1;
@@ -42,18 +44,63 @@ pub enum ApiError {
     /// The body could not be read to its end.
     #[error("the request body could not be read to its end")]
     BodyUnreadable,
-    /// A model that this server does not serve.
-    #[error("The model '{requested}' does not exist: this server serves '{served}'")]
+    /// The body did not come in time.
+    #[error("the request body did not arrive within {} seconds", limit.as_secs_f32())]
+    BodyTimeout {
+        /// The configured time.
+        limit: Duration,
+    },
+    /// No key, or one that does not count.
+    #[error("{}", match .rejected {
+        Some(rejected) => rejected.to_string(),
+        None => "You didn't provide an API key. Send it in the header 'Authorization: Bearer YOUR_KEY'".into(),
+    })]
+    Unauthorized {
+        /// What is wrong with the key; none if there is none.
+        rejected: Option<Rejected>,
+        /// Whether the answer makes a browser ask its user.
+        in_browser: bool,
+    },
+    /// The key's limits do not let the request in.
+    #[error(transparent)]
+    Limited(Refusal),
+    /// The key does not have the right to a declared use.
+    #[error(
+        "This API key may not be used for {declared} use{}",
+        match .declared.other() {
+            other if *.other_allowed => format!(
+                ": if that is what the answer is for, declare it with \"safelmm\": {{\"use\": \"{other}\"}}", other = other.as_str()
+            ),
+            _ => ": ask the operator of this server for one that may".into(),
+        }, declared = .declared.as_str()
+    )]
+    UseNotAllowed {
+        /// What the request declares, or does by default.
+        declared: Use,
+        /// Whether the key has the right to the other use.
+        other_allowed: bool,
+    },
+    /// A rating that the request cannot have.
+    #[error("{}", match .0 {
+        RatingRefusal::CannotKeep(_) => .0.to_string(),
+        _ => format!("'safelmm.rating' {}", .0),
+    })]
+    Rating(#[from] RatingRefusal),
+    /// A model that this server does not serve, or not to this key.
+    #[error("The model '{requested}' does not exist{}", match .served {
+        Some(served) => format!(": this server serves '{served}'"),
+        None => ", or your API key may not use it".into(),
+    })]
     UnknownModel {
         /// What the client asked for.
         requested: String,
-        /// What it could ask for.
-        served: String,
+        /// What it could ask for, if anything.
+        served: Option<String>,
     },
     /// A page of another site, in a browser on this machine.
     #[error(
-        "This server listens on this machine alone and answers programs and its own pages: the request came with \
-         '{0}'. Use the address that the server printed"
+        "This server answers programs and its own pages, and the request came with '{0}'. Use the address that the \
+         server printed"
     )]
     ForeignSite(String),
     /// A store that this server does not have.
@@ -162,6 +209,11 @@ impl ApiError {
             ApiError::Parameter { .. } | ApiError::NotJson(_) | ApiError::BodyUnreadable | ApiError::Policy { .. } => {
                 StatusCode::BAD_REQUEST
             }
+            ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            ApiError::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            ApiError::UseNotAllowed { .. } | ApiError::Rating(RatingRefusal::CannotKeep(_)) => StatusCode::FORBIDDEN,
+            ApiError::Rating(_) | ApiError::Limited(Refusal::NeverFits { .. }) => StatusCode::BAD_REQUEST,
+            ApiError::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::ForeignSite(_) => StatusCode::FORBIDDEN,
             ApiError::UnknownModel { .. }
@@ -182,8 +234,27 @@ impl ApiError {
         }
     }
 
+    /// Why, in one word, for those who count: the code, or what kind of error it is.
+    pub fn reason(&self) -> &'static str {
+        self.code().unwrap_or(self.kind())
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.status() {
+            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+            status if status.is_server_error() => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
     fn code(&self) -> Option<&'static str> {
         match self {
+            ApiError::BodyTimeout { .. } => Some("request_timeout"),
+            ApiError::Unauthorized { .. } => Some("invalid_api_key"),
+            ApiError::UseNotAllowed { .. } => Some("use_not_allowed"),
+            ApiError::Rating(RatingRefusal::CannotKeep(_)) => Some("rating_not_allowed"),
+            ApiError::Limited(Refusal::NeverFits { .. }) => Some("token_limit_exceeded"),
+            ApiError::Limited(_) => Some("rate_limit_exceeded"),
             ApiError::Policy { .. } => Some("content_policy_violation"),
             ApiError::UnknownModel { .. } => Some("model_not_found"),
             ApiError::ForeignSite(_) => Some("foreign_site"),
@@ -206,6 +277,9 @@ impl ApiError {
         match self {
             ApiError::Parameter { param, .. } => Some(param.clone()),
             ApiError::UnknownModel { .. } => Some("model".into()),
+            ApiError::UseNotAllowed { .. } => Some("safelmm.use".into()),
+            ApiError::Rating(_) => Some("safelmm.rating".into()),
+            ApiError::Limited(Refusal::NeverFits { .. }) => Some("max_tokens".into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
             ApiError::Tokenizer { source: TokenizerError::NoTools, .. } => Some("tools".into()),
             ApiError::Tokenizer { param, .. } | ApiError::Policy { param, .. } => Some((*param).into()),
@@ -228,12 +302,7 @@ impl ApiError {
             }
             told => told.to_string(),
         };
-        let kind = match status {
-            StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
-            status if status.is_server_error() => "server_error",
-            _ => "invalid_request_error",
-        };
-        ErrorBody { error: ErrorFields { message, kind, param: self.param(), code: self.code() } }
+        ErrorBody { error: ErrorFields { message, kind: self.kind(), param: self.param(), code: self.code() } }
     }
 
     /// Tells the log, inside the request's span. As strings, which the log quotes: messages hold what clients wrote.
@@ -249,11 +318,31 @@ impl ApiError {
     }
 }
 
+/// Why a request was not answered as asked: travels with the answer to those who count.
+#[derive(Clone, Copy)]
+pub struct Reason(pub &'static str);
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.log();
         let mut response = (self.status(), Json(self.body())).into_response();
+        response.extensions_mut().insert(Reason(self.reason()));
         match self {
+            ApiError::Unauthorized { rejected, in_browser } => {
+                let challenge = match (in_browser, rejected) {
+                    (true, _) => "Basic realm=\"safelmm\", charset=\"UTF-8\"",
+                    (false, None) => "Bearer realm=\"safelmm\"",
+                    (false, Some(_)) => "Bearer realm=\"safelmm\", error=\"invalid_token\"",
+                };
+                response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            ApiError::Limited(refusal) => {
+                if let Some(wait) = refusal.retry_after() {
+                    let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+                    response.headers_mut().insert(header::RETRY_AFTER, ms.div_ceil(1000).into());
+                    response.headers_mut().insert("retry-after-ms", ms.into());
+                }
+            }
             ApiError::Engine(EngineError::QueueFull { retry_after }) => {
                 response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs()));
             }

@@ -8,8 +8,9 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::json::shortened;
-use super::request::{Attribution, ExtensionFields, Mode, Retrieval, Use};
+use super::request::{Attribution, ExtensionFields, Mode, Retrieval};
 use crate::app::App;
+use crate::keys::{Principal, Use};
 
 /// The guidance strengths γ a request may ask for: less than 1 would weaken the rating.
 const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
@@ -77,19 +78,18 @@ impl Report {
 }
 
 impl Extension {
-    /// Checks what a request asks for. Everything that would need a store is refused, since this server has none.
-    pub fn new(fields: Option<ExtensionFields>, app: &App) -> Result<Self, ApiError> {
-        let (ceiling, default) = (app.rating_ceiling(), app.default_rating());
-        let Some(fields) = fields else {
-            return Ok(Extension { rating: default, guidance: 1.0, declared_use: Use::default() });
-        };
+    /// Checks what a request asks for against the rights of who asks. Everything that would need a store is refused, since
+    /// this server has none.
+    pub fn new(fields: Option<ExtensionFields>, app: &App, principal: &Principal) -> Result<Self, ApiError> {
+        let ceiling = app.rating_ceiling();
         let ExtensionFields { rating, guidance, declared_use, stores, retrieval, attribution, exclude_documents } =
-            fields;
+            fields.unwrap_or_default();
         let extension = Extension {
-            rating: check_rating(rating, ceiling)?.or(default),
+            rating: principal.rating_for(rating, ceiling, app.default_rating())?,
             guidance: check_guidance(guidance.unwrap_or(1.0), ceiling.is_some())?,
             declared_use: declared_use.unwrap_or_default(),
         };
+        check_use(principal, extension.declared_use)?;
         if let Some(name) = stores.unwrap_or_default().first() {
             return Err(ApiError::UnknownStore(shortened(name)));
         }
@@ -111,15 +111,12 @@ impl Extension {
     }
 }
 
-fn check_rating(rating: Option<Rating>, ceiling: Option<Rating>) -> Result<Option<Rating>, ApiError> {
-    match (rating, ceiling) {
-        (None, _) => Ok(None),
-        (Some(_), None) => Err(refusal("rating", UNRATED)),
-        (Some(rating), Some(ceiling)) if rating > ceiling => {
-            Err(refusal("rating", &format!("is {rating}, above this server's ceiling {ceiling}")))
-        }
-        (rating, _) => Ok(rating),
+/// Refuses a use to which the key has no right.
+fn check_use(principal: &Principal, declared: Use) -> Result<(), ApiError> {
+    if principal.may_use(declared) {
+        return Ok(());
     }
+    Err(ApiError::UseNotAllowed { declared, other_allowed: principal.may_use(declared.other()) })
 }
 
 fn check_guidance(guidance: f32, rated: bool) -> Result<f32, ApiError> {

@@ -1,5 +1,7 @@
 //! What completions and chat completions have in common, from the typed request to the answer.
 
+use std::time::Instant;
+
 use axum::response::Response;
 use safelmm_model::Generation;
 use safelmm_plugins::Entry;
@@ -11,10 +13,11 @@ use super::extension::{Extension, Report};
 use super::journal::Journal;
 use super::json::shortened;
 use super::plan::{Plan, Prompts, Wanted};
-use super::request::{SharedFields, Use};
+use super::request::SharedFields;
 use super::sampling::Sampling;
 use crate::app::{App, unix_time};
 use crate::engine::{CacheDomain, EngineError, Sequence, Ticket};
+use crate::keys::{Principal, Use};
 
 /// The longest `user`: it stands in every log line of the request.
 const MAX_USER_BYTES: usize = 256;
@@ -40,12 +43,12 @@ pub struct Shared {
 
 impl Shared {
     /// Checks them.
-    pub fn new(mut fields: SharedFields, app: &App) -> Result<Self, ApiError> {
-        check_model(fields.model.as_deref(), app)?;
+    pub fn new(mut fields: SharedFields, app: &App, principal: &Principal) -> Result<Self, ApiError> {
+        check_model(fields.model.as_deref(), app, principal)?;
         record_user(fields.user.take())?;
         Ok(Shared {
             streaming: Streaming::take(&mut fields)?,
-            extension: Extension::new(fields.safelmm.take(), app)?,
+            extension: Extension::new(fields.safelmm.take(), app, principal)?,
             sampling: Sampling::take(&mut fields, app.checkpoint())?,
         })
     }
@@ -67,16 +70,20 @@ impl Shared {
 /// answers.
 pub async fn generate<S: Shape, R: Send + 'static>(
     app: App,
+    principal: Principal,
     request: R,
-    prepare: fn(&App, R) -> Result<Prepared<S>, ApiError>,
+    prepare: fn(&App, &Principal, R) -> Result<Prepared<S>, ApiError>,
 ) -> Result<Response, ApiError> {
+    let begun = Instant::now();
     let Prepared { plan, streaming, report } = blocking({
-        let app = app.clone();
-        move || prepare(&app, request)
+        let (app, principal) = (app.clone(), principal.clone());
+        move || prepare(&app, &principal, request)
     })
     .await?;
-    let journal = Journal::new(plan.prompt_tokens);
-    let submitted = submit(&app, plan.generations, report.declared_use());
+    app.metrics().validated(begun.elapsed(), plan.prompt_tokens);
+    let charge = principal.charge(plan.prompt_tokens.saturating_add(plan.max_tokens)).map_err(ApiError::Limited)?;
+    let journal = Journal::new(plan.prompt_tokens, charge, app.metrics().clone());
+    let submitted = submit(&app, &principal, plan.generations, report.declared_use());
     let running = Running::new(submitted, journal, plan.shapes)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
@@ -87,9 +94,15 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     answer(head, running, plan.ranking, streaming).await
 }
 
-/// Gives sequences to the engine. What was computed for requests of another declared use is not used for them.
-pub fn submit(app: &App, generations: Vec<Generation>, declared_use: Use) -> Result<Ticket, EngineError> {
-    let domain = CacheDomain::new([declared_use.as_str()]);
+/// Gives sequences to the engine. What was computed for another caller, or for another declared use, is not used for them.
+pub fn submit(
+    app: &App,
+    principal: &Principal,
+    generations: Vec<Generation>,
+    declared_use: Use,
+) -> Result<Ticket, EngineError> {
+    let caller = principal.id().map_or_else(String::new, |id| id.to_string());
+    let domain = CacheDomain::new([&caller, declared_use.as_str()]);
     let sequences: Vec<Sequence> = generations.into_iter().map(|g| Sequence::new(g, &domain)).collect();
     let tokens = sequences.iter().map(Sequence::tokens).sum();
     app.engine().submit(sequences, tokens)
@@ -104,17 +117,19 @@ pub async fn blocking<T: Send + 'static>(
     done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request could not be prepared: {error}"))))
 }
 
-/// Refuses every model but the one that generates. A request may leave it out.
-pub fn check_model(requested: Option<&str>, app: &App) -> Result<(), ApiError> {
-    match requested {
-        Some(requested) if requested != app.model_name() => Err(unknown_model(requested, app)),
-        _ => Ok(()),
+/// Refuses every model but the one that generates, and that one too if the key may not use it. A request may leave it out.
+pub fn check_model(requested: Option<&str>, app: &App, principal: &Principal) -> Result<(), ApiError> {
+    let requested = requested.unwrap_or(app.model_name());
+    if requested == app.model_name() && principal.may_use_model(requested) {
+        return Ok(());
     }
+    Err(unknown_model(requested, app, principal))
 }
 
-/// The error for a model that is not served.
-pub fn unknown_model(requested: &str, app: &App) -> ApiError {
-    ApiError::UnknownModel { requested: shortened(requested), served: app.model_name().to_owned() }
+/// The error for a model that is not served, or not to this key.
+pub fn unknown_model(requested: &str, app: &App, principal: &Principal) -> ApiError {
+    let served = principal.may_use_model(app.model_name()).then(|| app.model_name().to_owned());
+    ApiError::UnknownModel { requested: shortened(requested), served }
 }
 
 /// Puts a text through the policies, which add what they flag to `entries`.

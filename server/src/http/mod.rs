@@ -2,6 +2,7 @@
 //! answered, the routes, and their description.
 
 mod error;
+pub(crate) mod guarded;
 mod json;
 mod request;
 
@@ -34,12 +35,15 @@ mod openapi;
 
 pub mod fuzzing;
 
+mod authenticate;
+mod body_deadline;
+mod metrics;
 mod observe;
 mod same_site;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, Uri};
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::{Extension, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -63,6 +67,7 @@ pub fn router(app: App) -> Router {
         .routes(routes!(health::health))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(pages::playground))
         .routes(routes!(pages::playground_style))
         .routes(routes!(pages::playground_script))
@@ -80,7 +85,9 @@ pub fn router(app: App) -> Router {
             path: uri.path().to_owned(),
         })
         .layer(DefaultBodyLimit::max(app.server_config().max_body_bytes))
+        .layer(from_fn_with_state(app.clone(), body_deadline::body_deadline))
+        .layer(from_fn_with_state(app.clone(), authenticate::authenticate))
         .layer(from_fn_with_state(app.clone(), same_site::same_site))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(app.clone(), observe::observe))
         .with_state(app)
 }

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::generation::unknown_model;
 use crate::app::App;
+use crate::keys::Principal;
 
 /// What stands behind a model's id for the origin of its training text.
 const PROVENANCE: &str = "/provenance";
@@ -55,8 +56,8 @@ struct Details {
 }
 
 impl Model {
-    fn of(app: &App) -> Self {
-        let checkpoint = app.checkpoint();
+    fn of(app: &App, principal: &Principal) -> Self {
+        let (checkpoint, ceiling) = (app.checkpoint(), principal.rating_ceiling(app.rating_ceiling()));
         Model {
             id: app.model_name().to_owned(),
             object: "model",
@@ -64,7 +65,7 @@ impl Model {
             owned_by: "safelmm",
             safelmm: Details {
                 rated: checkpoint.rated(),
-                ratings: app.ratings().to_vec(),
+                ratings: app.ratings().iter().copied().filter(|rating| Some(*rating) <= ceiling).collect(),
                 context_length: checkpoint.context_length(),
                 parameters: checkpoint.parameters(),
             },
@@ -72,13 +73,14 @@ impl Model {
     }
 }
 
-/// Lists the models.
+/// Lists the models that the key may use.
 #[utoipa::path(
     get, path = "/v1/models", tag = "models",
     responses((status = 200, description = "The models", body = Models), ApiError),
 )]
-pub async fn list(State(app): State<App>) -> Json<Models> {
-    Json(Models { object: "list", data: vec![Model::of(&app)] })
+pub async fn list(State(app): State<App>, principal: Principal) -> Json<Models> {
+    let model = principal.may_use_model(app.model_name()).then(|| Model::of(&app, &principal));
+    Json(Models { object: "list", data: model.into_iter().collect() })
 }
 
 /// Describes a model. Ids may hold slashes, so that one route takes what stands behind `/v1/models/`.
@@ -87,14 +89,19 @@ pub async fn list(State(app): State<App>) -> Json<Models> {
     params(("id" = String, Path, description = "The model's id")),
     responses((status = 200, description = "The model", body = Model), ApiError),
 )]
-pub async fn get(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
+pub async fn get(
+    State(app): State<App>,
+    principal: Principal,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::parameter("id", error.body_text()))?;
-    if id == app.model_name() {
-        return Ok(Json(Model::of(&app)).into_response());
+    let served = |id: &str| id == app.model_name() && principal.may_use_model(id);
+    if served(&id) {
+        return Ok(Json(Model::of(&app, &principal)).into_response());
     }
     match id.strip_suffix(PROVENANCE) {
-        Some(id) if id == app.model_name() => provenance(State(app)).await.map(IntoResponse::into_response),
-        id_of_model => Err(unknown_model(id_of_model.unwrap_or(&id), &app)),
+        Some(id) if served(id) => provenance(State(app)).await.map(IntoResponse::into_response),
+        id_of_model => Err(unknown_model(id_of_model.unwrap_or(&id), &app, &principal)),
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Plan<S> {
     pub ranking: Ranking,
     /// The tokens of all prompts, each counted once.
     pub prompt_tokens: usize,
+    /// The most tokens that all answers together can have.
+    pub max_tokens: usize,
 }
 
 impl<S> Plan<S> {
@@ -86,7 +88,7 @@ impl<S> Plan<S> {
         let stop = StopStrings::new(sampling.stop.clone())
             .map_err(|error| ApiError::parameter("stop", format!("'stop' cannot be used: {error}")))?;
         let ranking = Ranking { best_of, n: sampling.n };
-        let mut plan = Plan { generations: Vec::new(), shapes: Vec::new(), ranking, prompt_tokens: 0 };
+        let mut plan = Plan { generations: Vec::new(), shapes: Vec::new(), ranking, prompt_tokens: 0, max_tokens: 0 };
         for prompt in &prompts {
             let max_tokens = length.tokens(&prompt.tokens, app.checkpoint(), extension.rating);
             for index in 0..best_of {
@@ -107,6 +109,7 @@ impl<S> Plan<S> {
                 if index == 0 {
                     plan.prompt_tokens += generation.prompt_tokens();
                 }
+                plan.max_tokens = plan.max_tokens.saturating_add(max_tokens);
                 plan.generations.push(generation);
                 plan.shapes.push((prompt.shape)());
             }

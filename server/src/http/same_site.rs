@@ -1,27 +1,34 @@
-//! Who may talk to a server that listens on this machine alone: programs on it, and its own pages.
+//! Which web pages may talk to this server: its own.
 //!
 //! A browser carries requests of any web page to 127.0.0.1: directly, and under a host name that its owner points here
-//! (DNS rebinding). Without keys nothing else would stop such a page from using the model and reading its answers.
+//! (DNS rebinding). Without keys nothing else would stop such a page from using the model and reading its answers. And
+//! where a person has given the browser a key, the browser adds it to such requests by itself.
 
 use std::net::IpAddr;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderName, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::authenticate::sent_by_browser;
 use super::error::ApiError;
 use super::json::shortened;
 use crate::app::App;
 
-/// Refuses requests of foreign pages on a loopback address.
+/// Refuses requests of foreign pages: without keys, where the address is one of this machine, and with a key that the
+/// browser added.
 pub async fn same_site(State(app): State<App>, request: Request, next: Next) -> Response {
-    if app.server_config().listen.ip().is_loopback()
-        && let Some(foreign) = foreign(request.headers())
-    {
-        return ApiError::ForeignSite(shortened(&foreign)).into_response();
+    let headers = request.headers();
+    let found = match app.keys() {
+        None => foreign(headers),
+        Some(_) if sent_by_browser(headers) => foreign_origin(headers),
+        Some(_) => None,
+    };
+    match found {
+        Some(foreign) => ApiError::ForeignSite(shortened(&foreign)).into_response(),
+        None => next.run(request).await,
     }
-    next.run(request).await
 }
 
 /// The header that gives a foreign page away. A request without `Host` or `Origin` comes from no browser.
@@ -36,6 +43,18 @@ fn foreign(headers: &HeaderMap) -> Option<String> {
     (!own).then(|| format!("Origin: {origin}"))
 }
 
+/// The same on an address that has any name, perhaps behind a proxy that ends TLS and changes `Host`. Requests without
+/// `Origin` change nothing, and their answers cannot be read by a foreign page.
+fn foreign_origin(headers: &HeaderMap) -> Option<String> {
+    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let origin = text(header::ORIGIN)?;
+    // No page can set this header; browsers do, over TLS.
+    let own_page = text(HeaderName::from_static("sec-fetch-site")).is_some_and(|site| site == "same-origin");
+    let own_host = text(header::HOST)
+        .is_some_and(|host| ["http", "https"].iter().any(|scheme| origin == format!("{scheme}://{host}")));
+    (!own_page && !own_host).then(|| format!("Origin: {origin}"))
+}
+
 fn is_this_machine(host: &str) -> bool {
     let Ok(uri) = format!("http://{host}/").parse::<Uri>() else { return false };
     let name = uri.host().unwrap_or_default();
@@ -46,6 +65,25 @@ fn is_this_machine(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn on_any_address_the_page_of_another_origin_is_foreign() {
+        let found = |pairs: &[(&'static str, &str)]| {
+            let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            foreign_origin(&HeaderMap::from_iter(pairs))
+        };
+        let host = ("host", "lm.example");
+        assert_eq!(found(&[host]), None);
+        for own in ["http://lm.example", "https://lm.example"] {
+            assert_eq!(found(&[host, ("origin", own)]), None);
+        }
+        for foreign in ["https://evil.example", "null", "https://lm.example.evil.example", "https://lm.example:9"] {
+            assert!(found(&[host, ("origin", foreign)]).is_some());
+            assert!(found(&[host, ("origin", foreign), ("sec-fetch-site", "cross-site")]).is_some());
+        }
+        let proxied = [("host", "10.0.0.1:8080"), ("origin", "https://lm.example"), ("sec-fetch-site", "same-origin")];
+        assert_eq!(found(&proxied), None);
+    }
 
     #[test]
     fn pages_of_this_server_and_programs_pass_and_others_do_not() {

@@ -11,6 +11,7 @@ use super::messages;
 use super::request::{DetokenizeRequest, TokenizeRequest, ToolChoice, ToolMode};
 use super::tools::calling;
 use crate::app::App;
+use crate::keys::Principal;
 
 /// The tokens of a text.
 #[derive(Serialize, ToSchema)]
@@ -53,13 +54,14 @@ pub struct TokenizerInfo {
 )]
 pub async fn tokenize(
     State(app): State<App>,
+    principal: Principal,
     Json(request): Json<TokenizeRequest>,
 ) -> Result<axum::Json<Tokens>, ApiError> {
-    blocking(move || prepare(&app, request).map(axum::Json)).await
+    blocking(move || prepare(&app, &principal, request).map(axum::Json)).await
 }
 
 /// Checks a request and answers it.
-pub fn prepare(app: &App, request: TokenizeRequest) -> Result<Tokens, ApiError> {
+pub fn prepare(app: &App, principal: &Principal, request: TokenizeRequest) -> Result<Tokens, ApiError> {
     let TokenizeRequest {
         model,
         prompt,
@@ -69,7 +71,7 @@ pub fn prepare(app: &App, request: TokenizeRequest) -> Result<Tokens, ApiError> 
         add_special_tokens,
         return_token_strs,
     } = request;
-    check_model(model.as_deref(), app)?;
+    check_model(model.as_deref(), app, principal)?;
     let tokenizer = &app.checkpoint().tokenizer;
     let tokens = match (prompt, messages) {
         (Some(text), None) => {
@@ -123,15 +125,16 @@ pub fn prepare(app: &App, request: TokenizeRequest) -> Result<Tokens, ApiError> 
 )]
 pub async fn detokenize(
     State(app): State<App>,
+    principal: Principal,
     Json(request): Json<DetokenizeRequest>,
 ) -> Result<axum::Json<Text>, ApiError> {
-    blocking(move || prepare_text(&app, &request).map(axum::Json)).await
+    blocking(move || prepare_text(&app, &principal, &request).map(axum::Json)).await
 }
 
 /// Checks a request and answers it.
-pub fn prepare_text(app: &App, request: &DetokenizeRequest) -> Result<Text, ApiError> {
+pub fn prepare_text(app: &App, principal: &Principal, request: &DetokenizeRequest) -> Result<Text, ApiError> {
     let DetokenizeRequest { model, tokens } = request;
-    check_model(model.as_deref(), app)?;
+    check_model(model.as_deref(), app, principal)?;
     let tokenizer = &app.checkpoint().tokenizer;
     let vocab_size = tokenizer.vocab_size();
     if let Some((index, id)) = tokens.iter().enumerate().find(|(_, id)| **id as usize >= vocab_size) {

@@ -45,12 +45,10 @@ async fn texts_and_their_tokens_have_the_same_unit_vectors() {
 
 #[tokio::test]
 async fn base64_is_the_bytes_of_the_numbers() {
-    use base64::Engine;
     let app = TestApp::start().await;
     let floats = app.ok(PATH, json!({"input": "A bird", "encoding_format": "float"})).await;
     let text = app.ok(PATH, json!({"input": "A bird", "encoding_format": "base64"})).await;
-    let bytes =
-        base64::engine::general_purpose::STANDARD.decode(text["data"][0]["embedding"].as_str().unwrap()).unwrap();
+    let bytes = data_encoding::BASE64.decode(text["data"][0]["embedding"].as_str().unwrap().as_bytes()).unwrap();
     let numbers: Vec<f32> = bytes.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     assert_eq!(json!(numbers), floats["data"][0]["embedding"]);
 }

@@ -184,7 +184,7 @@ pub async fn next_progress(ticket: &mut Ticket, journal: &mut Journal) -> Result
             Ok(Event::Started { .. }) => journal.started(),
             Ok(Event::Progress { index, progress }) => {
                 if progress.step.is_some() {
-                    journal.token();
+                    journal.token(index);
                 }
                 return Ok((index, progress));
             }

@@ -97,6 +97,7 @@ impl<S: Shape> Frames<S> {
     /// Ends the stream without `[DONE]`: the answer is not done.
     fn fail(&mut self, error: &ApiError) {
         error.log();
+        self.running.journal.broken_off(error.reason());
         self.ready.extend(serde_json::to_string(&error.body()));
         self.over = true;
     }

@@ -1,31 +1,11 @@
 //! The field `safelmm` of requests.
 
 use safelmm_model::Rating;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::objects;
-
-/// What the answer will be used for; licenses of stored documents are judged by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Use {
-    /// The default.
-    #[default]
-    Commercial,
-    /// Opens non-commercial stores to those who are entitled to them.
-    NonCommercial,
-}
-
-impl Use {
-    /// The name in requests and answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Use::Commercial => "commercial",
-            Use::NonCommercial => "non-commercial",
-        }
-    }
-}
+use crate::keys::Use;
 
 /// How stores take part in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
@@ -57,6 +37,7 @@ pub enum Attribution {
 
 objects! {
     /// What is SafeLMM's own.
+    #[derive(Default)]
     pub struct ExtensionFields {
         /// The ceiling of the answer; the server's default where none is named.
         #[schema(schema_with = rating)]

@@ -13,7 +13,7 @@ pub use chat::{
 };
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingRequest, Encoding};
-pub use extension::{Attribution, ExtensionFields, Mode, Retrieval, Use};
+pub use extension::{Attribution, ExtensionFields, Mode, Retrieval};
 pub use tokens::{DetokenizeRequest, TokenizeRequest};
 pub use values::{LogitBias, Prompt, Seed, Stop};
 

@@ -17,11 +17,13 @@ pub mod tokenizer;
 pub mod grammar;
 
 pub mod checkpoint;
+pub mod encoder;
 pub mod generate;
 
 pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
 pub use decoder::{Decoder, KvCache, ParameterSource, Segment};
+pub use encoder::{Encoder, EncoderError};
 pub use generate::{FinishReason, GenerateError, Generation, GenerationRequest, Step, step};
 pub use grammar::{Grammar, GrammarError, Grammars};
 pub use logits::{History, LogitsStage, StageError};

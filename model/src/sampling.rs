@@ -296,6 +296,7 @@ fn entropy() -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logits::{History, apply_all};
     use proptest::prelude::*;
 
     const LOGITS: [f32; 6] = [1.0, 3.0, 2.0, 0.0, 3.0, -1.0];
@@ -308,16 +309,22 @@ mod tests {
         SamplingParams { temperature: 0.0, ..SamplingParams::default() }
     }
 
-    fn sampler(params: SamplingParams, banned: &[u32], prompt: &[u32]) -> Sampler {
-        Sampler::new(params, banned.into(), prompt).unwrap()
+    /// The stages of these parameters and the draw, over and over.
+    fn chooser(params: SamplingParams, banned: &[u32]) -> impl FnMut(&[f32]) -> Result<u32, SamplingError> {
+        let (mut sampler, mut stages) = (Sampler::new(&params).unwrap(), params.stages(banned.into()));
+        move |logits| {
+            let mut logits = logits.to_vec();
+            apply_all(&mut stages, &mut logits, &History::default()).unwrap();
+            sampler.sample(&logits)
+        }
     }
 
     /// Shares of the tokens among `n` draws from the same logits.
     fn shares(params: SamplingParams, banned: &[u32], logits: &[f32], n: usize) -> Vec<f64> {
-        let mut sampler = sampler(params, banned, &[]);
+        let mut choose = chooser(params, banned);
         let mut counts = vec![0usize; logits.len()];
         for _ in 0..n {
-            counts[sampler.sample(&mut logits.to_vec()).unwrap().token as usize] += 1;
+            counts[choose(logits).unwrap() as usize] += 1;
         }
         counts.into_iter().map(|c| c as f64 / n as f64).collect()
     }
@@ -342,10 +349,8 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_lowest_of_the_best() {
-        let sampled = sampler(greedy(), &[], &[]).sample(&mut LOGITS.to_vec()).unwrap();
-        assert_eq!(sampled.token, 1);
-        assert_eq!(sampled.logprob, log_softmax(&LOGITS)[1]);
-        assert_eq!(sampler(greedy(), &[1, 99], &[]).sample(&mut LOGITS.to_vec()).unwrap().token, 4);
+        assert_eq!(chooser(greedy(), &[])(&LOGITS), Ok(1));
+        assert_eq!(chooser(greedy(), &[1, 99])(&LOGITS), Ok(4));
     }
 
     #[test]
@@ -404,46 +409,19 @@ mod tests {
     }
 
     #[test]
-    fn penalties_count_what_they_should() {
-        // Prompt: tokens 1 and 5. Generated afterwards: token 4, once, because token 1 is divided.
-        let params = SamplingParams { repetition_penalty: 2.0, ..greedy() };
-        let mut repeating = sampler(params, &[], &[1, 5, 5]);
-        let mut logits = LOGITS;
-        assert_eq!(repeating.sample(&mut logits).unwrap().token, 4);
-        assert_eq!(logits, [1.0, 1.5, 2.0, 0.0, 3.0, -2.0]);
-        let mut logits = LOGITS;
-        assert_eq!(repeating.sample(&mut logits).unwrap().token, 2);
-        assert_eq!(logits[4], 1.5);
-
-        let params = SamplingParams { presence_penalty: 0.5, frequency_penalty: 0.25, ..greedy() };
-        let mut counting = sampler(params, &[], &[0, 0]);
-        counting.record(2);
-        counting.record(2);
-        let mut logits = LOGITS;
-        counting.sample(&mut logits).unwrap();
-        assert_eq!(logits, [1.0, 3.0, 1.0, 0.0, 3.0, -1.0], "the prompt does not count");
-
-        let mut extreme = sampler(SamplingParams { repetition_penalty: f32::MIN_POSITIVE, ..greedy() }, &[], &[1]);
-        assert!(extreme.sample(&mut LOGITS.to_vec()).unwrap().logprob.is_finite());
-    }
-
-    #[test]
     fn bias_forces_and_bans_win() {
         let params = SamplingParams { logit_bias: vec![(5, 100.0), (1, -100.0)], ..params() };
         assert_eq!(shares(params.clone(), &[], &LOGITS, 500)[5], 1.0);
         let banned = shares(params, &[5], &LOGITS, 2000);
         assert_eq!((banned[5], banned[1]), (0.0, 0.0));
-        let mut logits = LOGITS;
-        let sampled = sampler(greedy(), &[1, 4], &[]).sample(&mut logits).unwrap();
-        assert_eq!((sampled.token, logits[1], logits[4]), (2, f32::NEG_INFINITY, f32::NEG_INFINITY));
-        assert_eq!(sampled.logprob, log_softmax(&logits)[2], "the log-probability is taken after the bans");
+        assert_eq!(chooser(greedy(), &[1, 4])(&LOGITS), Ok(2));
     }
 
     #[test]
     fn a_seed_fixes_the_tokens() {
         let run = |seed| {
-            let mut sampler = sampler(SamplingParams { seed, top_p: 0.99, ..params() }, &[], &[]);
-            (0..40).map(|_| sampler.sample(&mut LOGITS.to_vec()).unwrap().token).collect::<Vec<_>>()
+            let mut choose = chooser(SamplingParams { seed, top_p: 0.99, ..params() }, &[]);
+            (0..40).map(|_| choose(&LOGITS).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(run(Some(1)), run(Some(1)));
         assert_ne!(run(Some(1)), run(Some(2)));
@@ -451,24 +429,15 @@ mod tests {
     }
 
     #[test]
-    fn log_probabilities_ignore_temperature_and_truncation() {
-        let params = SamplingParams { temperature: 3.0, top_k: Some(2), ..params() };
-        let sampled = sampler(params, &[], &[]).sample(&mut LOGITS.to_vec()).unwrap();
-        assert_eq!(sampled.logprob, log_softmax(&LOGITS)[sampled.token as usize]);
-        let sum: f64 = log_softmax(&LOGITS).iter().map(|&l| f64::from(l).exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6, "{sum}");
-        assert_eq!(log_softmax(&[1e30, f32::NEG_INFINITY]), [0.0, f32::NEG_INFINITY]);
-    }
-
-    #[test]
     fn bad_logits_are_errors() {
-        let mut sampler = sampler(params(), &[0, 1], &[]);
-        let error = sampler.sample(&mut [0.0, 1.0, f32::NAN]).unwrap_err();
+        let mut sampler = Sampler::new(&params()).unwrap();
+        let error = sampler.sample(&[0.0, 1.0, f32::NAN]).unwrap_err();
         assert!(error.to_string().contains("token 2 is NaN"), "{error}");
-        assert!(sampler.sample(&mut [0.0, f32::INFINITY, 0.0]).is_err());
-        assert_eq!(sampler.sample(&mut [0.0, 1.0]), Err(SamplingError::AllBanned { vocab_size: 2 }));
-        assert_eq!(sampler.sample(&mut [0.0, 1.0, f32::NEG_INFINITY]).unwrap_err().param(), "logits");
-        assert_eq!(sampler.sample(&mut []), Err(SamplingError::AllBanned { vocab_size: 0 }));
+        assert!(sampler.sample(&[0.0, f32::INFINITY, 0.0]).is_err());
+        let forbidden = [f32::NEG_INFINITY; 3];
+        assert_eq!(sampler.sample(&forbidden), Err(SamplingError::AllBanned { vocab_size: 3 }));
+        assert_eq!(sampler.sample(&forbidden).unwrap_err().param(), "logits");
+        assert_eq!(sampler.sample(&[]), Err(SamplingError::AllBanned { vocab_size: 0 }));
     }
 
     #[test]
@@ -512,8 +481,6 @@ mod tests {
             seed: None,
         };
         assert_eq!(edges.validate(6), Ok(()));
-        let mut late = sampler(SamplingParams { logit_bias: vec![(6, 1.0)], ..params() }, &[], &[]);
-        assert_eq!(late.sample(&mut LOGITS.to_vec()).unwrap_err().param(), "logit_bias");
     }
 
     proptest! {
@@ -523,11 +490,8 @@ mod tests {
             temperature in 0.0f32..3.0, top_k in prop::option::of(1usize..50), top_p in 0.01f32..1.0, min_p in 0.0f32..1.0,
         ) {
             let params = SamplingParams { temperature, top_k, top_p, min_p, ..params() };
-            match sampler(params, &banned, &[]).sample(&mut logits.clone()) {
-                Ok(sampled) => {
-                    prop_assert!(!banned.contains(&sampled.token) && (sampled.token as usize) < logits.len());
-                    prop_assert!(sampled.logprob <= 0.0);
-                }
+            match chooser(params, &banned)(&logits) {
+                Ok(token) => prop_assert!(!banned.contains(&token) && (token as usize) < logits.len()),
                 Err(error) => {
                     prop_assert_eq!(error, SamplingError::AllBanned { vocab_size: logits.len() });
                     prop_assert!((0u32..).zip(&logits).all(|(i, _)| banned.contains(&i)));

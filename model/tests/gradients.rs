@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safelmm_model::ops::{IGNORE, cross_entropy};
-use safelmm_model::{Config, Decoder, ParameterSource, Segment};
+use safelmm_model::{Config, Decoder, ParameterSource};
 
 struct Variables {
     vars: BTreeMap<String, Var>,
@@ -33,8 +33,7 @@ impl ParameterSource for Variables {
 fn loss(decoder: &Decoder) -> Result<Tensor> {
     let (a, b) = ([5_u32, 9, 2, 7, 7, 30, 12], [1_u32, 40, 3]);
     let targets = [9, 2, 7, 7, 30, 12, IGNORE, 40, 3, 8];
-    let mut segments = [Segment { tokens: &a, cache: None }, Segment { tokens: &b, cache: None }];
-    Ok(cross_entropy(&decoder.forward(&mut segments)?, decoder.head(), &targets, 1e-2)?.loss)
+    Ok(cross_entropy(&decoder.forward(&[&a, &b])?, decoder.head()?, &targets, 1e-2)?.loss)
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The embedded demo keeps what is promised of it: nothing in it but what may be trained on, and a rating that is heard.
 
 use safelmm_datastore::License;
-use safelmm_model::{Generation, GenerationRequest, Rating, SamplingParams, step};
+use safelmm_model::{Generation, GenerationRequest, Rating, SamplingParams, Work, step};
 use safelmm_server::demo;
 use safelmm_trainer::rating::rating_of;
 
@@ -29,27 +29,25 @@ fn stories_for_children_are_milder_than_stories_for_adults() {
         let mut running: Vec<Generation> = (0..12)
             .map(|seed| {
                 let request = GenerationRequest {
-                    prompt: checkpoint.tokenizer.encode("Once upon a time", false).unwrap(),
                     rating: Some(rating),
-                    guidance: 1.0,
                     sampling: SamplingParams {
                         temperature: 0.8,
                         top_p: 0.95,
                         seed: Some(seed),
                         ..SamplingParams::default()
                     },
-                    max_tokens: 140,
-                    stop: Vec::new(),
                     ignore_eos: true,
+                    ..GenerationRequest::new(checkpoint.tokenizer.encode("Once upon a time", false).unwrap(), 140)
                 };
                 Generation::new(&checkpoint, request).unwrap()
             })
             .collect();
         let mut texts = vec![String::new(); running.len()];
         while !running[0].is_finished() {
-            let mut batch: Vec<&mut Generation> = running.iter_mut().collect();
-            for (text, step) in texts.iter_mut().zip(step(&checkpoint, &mut batch).unwrap()) {
-                text.push_str(&step.text);
+            let mut batch: Vec<Work<'_>> =
+                running.iter_mut().map(|generation| Work { generation, tokens: usize::MAX }).collect();
+            for (text, progress) in texts.iter_mut().zip(step(&checkpoint, &mut batch).unwrap()) {
+                text.extend(progress.step.map(|step| step.text));
             }
         }
         texts.iter().filter(|text| rating_of(text) >= Rating::R).count()

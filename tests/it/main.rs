@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
 
 mod client;
+mod clients;
 mod demo;
-mod openai_client;
+mod invariance;
 mod playground;
 mod readme;
 mod rules;

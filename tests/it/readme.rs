@@ -5,7 +5,7 @@ use std::process::Command;
 
 use safelmm_server::Config;
 
-use crate::openai_client::python_with_openai;
+use crate::clients::venv::OPENAI;
 use crate::support::TestApp;
 
 fn root() -> PathBuf {
@@ -24,13 +24,7 @@ fn blocks(language: &str) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_of_the_readme_runs() {
-    let python = match tokio::task::spawn_blocking(python_with_openai).await.unwrap() {
-        Ok(python) => python,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
-    };
+    let Some(python) = OPENAI.python().await else { return };
     let app = TestApp::start().await;
     for block in blocks("python") {
         let code = block.replace("http://127.0.0.1:8080", &app.base);

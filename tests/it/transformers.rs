@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use safelmm_model::{Generation, GenerationRequest, Rating, SamplingParams, step};
+use safelmm_model::{Generation, GenerationRequest, Rating, SamplingParams, Work, step};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -31,22 +31,21 @@ fn greedy_text_of_the_demo_equals_that_of_transformers() {
     let answers = stored();
     assert!(answers.len() >= 4, "{} prompts", answers.len());
     for answer in answers {
+        let prompt = checkpoint.tokenizer.encode(&answer.prompt, false).unwrap();
         let request = GenerationRequest {
-            prompt: checkpoint.tokenizer.encode(&answer.prompt, false).unwrap(),
             rating: Some(Rating::G),
-            guidance: 1.0,
             sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-            max_tokens: answer.ids.len(),
-            stop: Vec::new(),
-            ignore_eos: false,
+            ..GenerationRequest::new(prompt, answer.ids.len())
         };
         assert_eq!(request.prompt, answer.prompt_ids[1..], "{:?}", answer.prompt);
         let mut generation = Generation::new(&checkpoint, request).unwrap();
         let (mut ids, mut text) = (Vec::new(), String::new());
         while !generation.is_finished() {
-            let steps = step(&checkpoint, &mut [&mut generation]).unwrap();
-            ids.push(steps[0].token);
-            text.push_str(&steps[0].text);
+            let work = Work { generation: &mut generation, tokens: usize::MAX };
+            for step in step(&checkpoint, &mut [work]).unwrap().into_iter().filter_map(|progress| progress.step) {
+                ids.push(step.token.token);
+                text.push_str(&step.text);
+            }
         }
         assert_eq!((ids, text), (answer.ids, answer.text), "{:?}", answer.prompt);
     }

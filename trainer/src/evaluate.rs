@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 use std::f64::consts::LN_2;
 
 use candle_core::Device;
-use safelmm_model::ops::token_log_probs;
 use safelmm_model::{
-    Checkpoint, Decoder, GenerateError, Generation, GenerationRequest, Rating, SamplingParams, Segment, step,
+    Checkpoint, Decoder, GenerateError, Generation, GenerationRequest, Rating, SamplingParams, Work, step,
 };
 use serde::{Deserialize, Serialize};
 
@@ -120,10 +119,9 @@ pub fn nats(decoder: &Decoder, passages: &[&Passage], tagged: bool) -> candle_co
                 inputs
             })
             .collect();
-        let mut segments: Vec<Segment<'_>> = inputs.iter().map(|tokens| Segment { tokens, cache: None }).collect();
+        let sequences: Vec<&[u32]> = inputs.iter().map(Vec::as_slice).collect();
         let targets: Vec<u32> = batch.iter().flat_map(|p| p.tokens.iter().copied()).collect();
-        let hidden = decoder.forward(&mut segments)?;
-        let log_probs = token_log_probs(&hidden, decoder.head(), &targets)?;
+        let log_probs = decoder.token_log_probs(&decoder.forward(&sequences)?, &targets)?;
         let mut rest = &log_probs[..];
         for passage in batch {
             let (own, after) = rest.split_at(passage.tokens.len());
@@ -221,8 +219,7 @@ pub fn measure_control(
                     seed: Some(seed.wrapping_add(i as u64)),
                     ..SamplingParams::default()
                 };
-                let (max_tokens, stop) = (tokens, Vec::new());
-                Ok((i, GenerationRequest { prompt, rating, guidance, sampling, max_tokens, stop, ignore_eos: false }))
+                Ok((i, GenerationRequest { rating, guidance, sampling, ..GenerationRequest::new(prompt, tokens) }))
             });
             let requests = requests.collect::<Result<Vec<_>, GenerateError>>()?;
             ratings.extend(texts(checkpoint, requests)?.iter().map(|text| rating_of(text)));
@@ -257,9 +254,10 @@ fn texts(checkpoint: &Checkpoint, requests: Vec<(usize, GenerationRequest)>) -> 
             return Ok(texts);
         }
         let places: Vec<usize> = live.iter().map(|(i, _)| *i).collect();
-        let mut batch: Vec<&mut Generation> = live.iter_mut().map(|(_, g)| &mut **g).collect();
-        for (place, step) in places.into_iter().zip(step(checkpoint, &mut batch)?) {
-            texts[place].push_str(&step.text);
+        let mut batch: Vec<Work<'_>> =
+            live.iter_mut().map(|(_, generation)| Work { generation, tokens: usize::MAX }).collect();
+        for (place, progress) in places.into_iter().zip(step(checkpoint, &mut batch)?) {
+            texts[place].extend(progress.step.map(|step| step.text));
         }
     }
 }

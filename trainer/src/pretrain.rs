@@ -8,7 +8,7 @@ use std::{fs, io};
 
 use candle_core::Device;
 use safelmm_model::ops::cross_entropy;
-use safelmm_model::{Decoder, Segment};
+use safelmm_model::Decoder;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -267,11 +267,10 @@ fn backward(
     batch: &[(Vec<u32>, Vec<u32>)],
     gradients: &mut [Vec<f32>],
 ) -> candle_core::Result<(f64, f64)> {
-    let mut segments: Vec<Segment<'_>> =
-        batch.iter().map(|(inputs, _)| Segment { tokens: inputs, cache: None }).collect();
+    let sequences: Vec<&[u32]> = batch.iter().map(|(inputs, _)| inputs.as_slice()).collect();
     let targets: Vec<u32> = batch.iter().flat_map(|(_, targets)| targets.iter().copied()).collect();
-    let hidden = decoder.forward(&mut segments)?;
-    let loss = cross_entropy(&hidden, decoder.head(), &targets, config.train.z_loss)?;
+    let hidden = decoder.forward(&sequences)?;
+    let loss = cross_entropy(&hidden, decoder.head()?, &targets, config.train.z_loss)?;
     let grads = loss.loss.backward()?;
     for ((_, var), sum) in parameters.iter().zip(gradients) {
         if let Some(gradient) = grads.get(var) {

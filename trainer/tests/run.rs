@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, step};
+use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, Work, step};
 use safelmm_trainer::config::RunConfig;
 use safelmm_trainer::data::{DataError, Sources, prepare};
 use safelmm_trainer::dataset::Dataset;
@@ -149,20 +149,22 @@ fn from_documents_to_a_served_text() {
 
 fn generate(checkpoint: &Checkpoint, rating: Option<Rating>) -> String {
     let request = GenerationRequest {
-        prompt: checkpoint.tokenizer.encode("Once upon a time", false).unwrap(),
         rating,
         guidance: 1.5,
         sampling: SamplingParams { seed: Some(4), ..SamplingParams::default() },
-        max_tokens: 12,
-        stop: Vec::new(),
         ignore_eos: true,
+        ..GenerationRequest::new(checkpoint.tokenizer.encode("Once upon a time", false).unwrap(), 12)
     };
     let mut generation = Generation::new(checkpoint, request).unwrap();
-    let mut text = String::new();
+    let (mut text, mut tokens) = (String::new(), 0);
     while !generation.is_finished() {
-        text.push_str(&step(checkpoint, &mut [&mut generation]).unwrap()[0].text);
+        let work = Work { generation: &mut generation, tokens: usize::MAX };
+        for step in step(checkpoint, &mut [work]).unwrap().into_iter().filter_map(|progress| progress.step) {
+            text.push_str(&step.text);
+            tokens += 1;
+        }
     }
-    assert_eq!(generation.generated_tokens(), 12);
+    assert_eq!(tokens, 12);
     text
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use safelmm_benches::median;
-use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, step};
+use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, Work, step};
 
 // The server's allocator.
 #[global_allocator]
@@ -57,20 +57,18 @@ fn decode(checkpoint: &Checkpoint, batch: usize, tokens: usize) -> Result<f64> {
     let mut running = (0..batch)
         .map(|_| {
             let request = GenerationRequest {
-                prompt: checkpoint.tokenizer.encode("Once upon a time", false)?,
                 rating: Some(Rating::G),
-                guidance: 1.0,
                 sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
-                max_tokens: tokens,
-                stop: Vec::new(),
                 ignore_eos: true,
+                ..GenerationRequest::new(checkpoint.tokenizer.encode("Once upon a time", false)?, tokens)
             };
             Ok(Generation::new(checkpoint, request)?)
         })
         .collect::<Result<Vec<_>>>()?;
     let started = Instant::now();
     while running.iter().any(|g| !g.is_finished()) {
-        let mut all: Vec<&mut Generation> = running.iter_mut().collect();
+        let mut all: Vec<Work<'_>> =
+            running.iter_mut().map(|generation| Work { generation, tokens: usize::MAX }).collect();
         step(checkpoint, &mut all)?;
     }
     Ok((batch * tokens) as f64 / started.elapsed().as_secs_f64())

@@ -208,6 +208,10 @@ impl KvCache {
 
     /// Makes room for new tokens. They count once [`advance`](Self::advance) is called, after the last layer.
     pub(super) fn prepare(&mut self, tokens: usize) -> Result<()> {
+        let (len, capacity) = (self.len, self.capacity());
+        if len + tokens > capacity {
+            candle_core::bail!("the cache holds {len} of {capacity} tokens: no room for {tokens} more");
+        }
         while self.blocks.len() * BLOCK_TOKENS < self.len + tokens {
             self.blocks.push(Arc::new(self.reservation.block()?));
         }
@@ -307,7 +311,7 @@ mod tests {
     use super::*;
 
     fn config() -> Config {
-        let json = r#"{"model_type": "llama", "vocab_size": 16, "hidden_size": 8, "intermediate_size": 16,
+        let json = r#"{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 16, "hidden_size": 8, "intermediate_size": 16,
             "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4,
             "max_position_embeddings": 128, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "bos_token_id": 0,
             "eos_token_id": 1, "tie_word_embeddings": true, "hidden_act": "silu"}"#;

@@ -15,7 +15,8 @@ use layer::{Context, Layer, Pasts};
 use linear::Weight;
 
 use crate::config::Config;
-use crate::ops::{Span, rms_norm};
+use crate::kernels::log_sum_exp;
+use crate::ops::{IGNORE, Span, rms_norm, token_log_probs};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
 
@@ -149,6 +150,33 @@ impl Decoder {
     /// Hidden states of another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         self.projection().product(hidden)
+    }
+
+    /// Natural log-probability of the target behind each row, [rows]; 0 where the target is
+    /// [`IGNORE`](crate::ops::IGNORE). No gradient goes through.
+    ///
+    /// # Errors
+    /// Another number of targets than rows, or a target outside the vocabulary.
+    pub fn token_log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
+        const ROWS: usize = 256; // whose logits exist at once
+        if let Weight::Tensor(head) = self.projection() {
+            return token_log_probs(hidden, head, targets);
+        }
+        if hidden.dim(0)? != targets.len() {
+            candle_core::bail!("{} targets for {} rows", targets.len(), hidden.dim(0)?);
+        }
+        let mut result = Vec::with_capacity(targets.len());
+        for (chunk, targets) in targets.chunks(ROWS).enumerate() {
+            let logits = self.logits(&hidden.narrow(0, chunk * ROWS, targets.len())?)?.to_vec2::<f32>()?;
+            for (row, &target) in logits.iter().zip(targets) {
+                result.push(match row.get(target as usize) {
+                    Some(logit) => logit - log_sum_exp(row),
+                    None if target == IGNORE => 0.0,
+                    None => candle_core::bail!("target {target} is outside the vocabulary"),
+                });
+            }
+        }
+        Ok(result)
     }
 
     fn check(&self, sequences: &[&[u32]]) -> Result<()> {

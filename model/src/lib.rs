@@ -18,11 +18,13 @@ pub mod tokenizer;
 pub mod grammar;
 
 pub mod checkpoint;
+pub mod encoder;
 pub mod generate;
 
 pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
 pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSource, Segment};
+pub use encoder::{Encoder, EncoderError};
 pub use generate::{
     FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work, step,
 };

@@ -270,7 +270,9 @@ impl Tokenizer {
         let chat_source = parts.chat_template.map(str::to_owned).or(config_template);
         if let Some(source) = &chat_source {
             let template = ChatTemplate::new(source, texts.clone())?;
-            tool_format = ToolFormat::of_template(source).filter(|_| template.takes_tools());
+            // The templates of Mistral's version 11 do not always show its format, its vocabulary does.
+            let is_known = template.takes_tools() && whole.token_to_id("[ARGS]").is_none();
+            tool_format = ToolFormat::of_template(source).filter(|_| is_known);
             chat = Some(template);
         }
         let markers = tool_format.map(|format| <[&str; 2]>::from(format.markers()));

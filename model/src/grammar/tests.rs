@@ -62,7 +62,9 @@ fn walk(grammar: &Grammar, seed: u64) -> Result<(String, Vec<u32>), String> {
             demo.closers.iter().for_each(|&id| logits[id as usize] += 2.0);
         }
         let before = logits.clone();
-        stage.apply(&mut logits, &History { prompt: &[5], generated: &generated }).map_err(|e| e.to_string())?;
+        stage
+            .apply(&mut logits, &History { prompt: &[5], generated: &generated, ..History::default() })
+            .map_err(|e| e.to_string())?;
         assert!(logits.iter().zip(&before).all(|(after, before)| after == before || *after == f32::NEG_INFINITY));
         let best = (0..VOCAB_SIZE).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
         assert!(logits[best].is_finite(), "nothing is allowed");
@@ -230,7 +232,7 @@ fn the_end_is_allowed_exactly_where_the_grammar_may_end() {
     let ids = demo.tokenizer.encode("\"a\"", false).unwrap();
     for length in 0..=ids.len() {
         let mut logits = vec![1.0; VOCAB_SIZE];
-        stage.apply(&mut logits, &History { prompt: &[], generated: &ids[..length] }).unwrap();
+        stage.apply(&mut logits, &History { prompt: &[], generated: &ids[..length], ..History::default() }).unwrap();
         let allowed: Vec<usize> = (0..VOCAB_SIZE).filter(|&i| logits[i] == 1.0).collect();
         if length == ids.len() {
             assert_eq!(allowed, [0, 2], "both end tokens");
@@ -243,7 +245,7 @@ fn the_end_is_allowed_exactly_where_the_grammar_may_end() {
     for behind in [vec![0], vec![0, 77]] {
         let all = [ids.as_slice(), &behind].concat();
         let mut logits = vec![1.0; VOCAB_SIZE];
-        stage.apply(&mut logits, &History { prompt: &[], generated: &all }).unwrap();
+        stage.apply(&mut logits, &History { prompt: &[], generated: &all, ..History::default() }).unwrap();
         assert_eq!(logits.iter().filter(|l| **l == 1.0).count(), 2);
     }
 }
@@ -254,7 +256,7 @@ fn control_tokens_are_never_text() {
     let mut stage = demo.grammars.json_schema(&json!({"type": "string"})).unwrap().stage();
     let quote = demo.tokenizer.encode("\"", false).unwrap();
     let mut logits = vec![0.0; VOCAB_SIZE];
-    stage.apply(&mut logits, &History { prompt: &[], generated: &quote }).unwrap();
+    stage.apply(&mut logits, &History { prompt: &[], generated: &quote, ..History::default() }).unwrap();
     for &id in demo.tokenizer.control_ids() {
         assert_eq!(logits[id as usize], f32::NEG_INFINITY, "{:?}", demo.tokenizer.token_text(id));
     }
@@ -265,7 +267,7 @@ fn control_tokens_are_never_text() {
 fn what_cannot_be_followed_is_an_error() {
     let demo = demo();
     let grammar = demo.grammars.json_object().unwrap();
-    let history = |generated| History { prompt: &[], generated };
+    let history = |generated| History { prompt: &[], generated, ..History::default() };
     let word = demo.tokenizer.encode("word", false).unwrap();
     let error = grammar.stage().apply(&mut [0.0; VOCAB_SIZE], &history(&word)).unwrap_err();
     assert!(error.to_string().starts_with("grammar: "), "{error}");
@@ -334,7 +336,9 @@ fn forced_calls_are_calls() {
                 let (mut stage, mut generated) = (grammar.stage(), Vec::new());
                 loop {
                     let mut logits: Vec<f32> = (0..size).map(|_| random.random::<f32>()).collect();
-                    stage.apply(&mut logits, &History { prompt: &[], generated: &generated }).unwrap();
+                    stage
+                        .apply(&mut logits, &History { prompt: &[], generated: &generated, ..History::default() })
+                        .unwrap();
                     let best = (0..size).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap();
                     assert!(logits[best].is_finite());
                     let best = u32::try_from(best).unwrap();
@@ -447,7 +451,9 @@ fn masks_are_fast() {
             for length in 0..=ids.len() {
                 let mut logits = vec![0.0; VOCAB_SIZE];
                 let start = Instant::now();
-                stage.apply(&mut logits, &History { prompt: &[], generated: &ids[..length] }).unwrap();
+                stage
+                    .apply(&mut logits, &History { prompt: &[], generated: &ids[..length], ..History::default() })
+                    .unwrap();
                 masks += 1;
                 time += start.elapsed();
                 slowest = slowest.max(start.elapsed());

@@ -50,7 +50,9 @@ async fn full_server(venv: Venv, script: &str) {
     let app = TestApp::with().max_batch(1).queue(1).start().await;
     let running = app.occupy().await;
     let waiting = {
-        let (client, url, body) = (app.client.clone(), format!("{}/v1/completions", app.base), app.endless());
+        // Small, so that the server expects to have room again soon.
+        let body = serde_json::json!({"prompt": "The", "max_tokens": 1});
+        let (client, url) = (app.client.clone(), format!("{}/v1/completions", app.base));
         tokio::spawn(async move { client.post(url).json(&body).send().await })
     };
     app.until_engine_has(1, 1).await;

@@ -82,8 +82,13 @@ pub fn prepare(app: &App, principal: &Principal, request: TokenizeRequest) -> Re
                     return Err(ApiError::parameter(name, format!("'{name}' belongs to 'messages'")));
                 }
             }
-            let encoded = tokenizer.encode(&text, add_special_tokens.unwrap_or(true));
-            encoded.map_err(|source| ApiError::Tokenizer { source, param: "prompt" })?
+            match control_token(app, &text) {
+                Some(id) => vec![id],
+                None => {
+                    let encoded = tokenizer.encode(&text, add_special_tokens.unwrap_or(true));
+                    encoded.map_err(|source| ApiError::Tokenizer { source, param: "prompt" })?
+                }
+            }
         }
         (None, Some(messages)) => {
             if add_special_tokens == Some(true) {
@@ -115,6 +120,13 @@ pub fn prepare(app: &App, principal: &Principal, request: TokenizeRequest) -> Re
         token_strs: return_token_strs.unwrap_or(false).then(spell),
         tokens,
     })
+}
+
+/// The control token that a text is the name of. Inside a longer text it is text like any other, and what generates takes
+/// none from text at all; but programs (lm-evaluation-harness) ask for the id of a beginning or an end of text this way.
+fn control_token(app: &App, text: &str) -> Option<u32> {
+    let tokenizer = &app.checkpoint().tokenizer;
+    tokenizer.control_ids().iter().copied().find(|id| tokenizer.token_text(*id).as_deref() == Some(text))
 }
 
 /// Turns tokens into text; control tokens are spelled out.

@@ -78,7 +78,7 @@ def embeddings():
     foreign = tiktoken.Encoding("foreign", pat_str="(?s).", mergeable_ranks=ranks, special_tokens={})
     tiktoken.get_encoding = lambda name: foreign
     raised = raises(openai.BadRequestError, OpenAIEmbeddings(**options).embed_documents, texts)
-    assert raised.param == "input" and "500" in str(raised), raised.body
+    assert raised.param.startswith("input") and "500" in str(raised), raised.body
     # With this switch they go out as texts.
     plain = OpenAIEmbeddings(**options, check_embedding_ctx_length=False)
     vectors = plain.embed_documents(texts)

@@ -146,7 +146,7 @@ def embeddings():
     assert ids.data[0].embedding == vectors[1]
     for wrong in [{"input": [[10**6]]}, {"input": []}, {"input": "x", "dimensions": 3}]:
         raised = raises(openai.BadRequestError, client.embeddings.create, model=MODEL, **wrong)
-        assert raised.type == "invalid_request_error" and raised.param in wrong, raised.body
+        assert raised.type == "invalid_request_error" and raised.param.split("[")[0] in wrong, raised.body
 
 
 def tokens(text):

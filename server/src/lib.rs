@@ -18,6 +18,8 @@ pub mod metrics;
 
 pub mod engine;
 
+mod embedder;
+
 mod app;
 mod http;
 mod serve;

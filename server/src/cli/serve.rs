@@ -35,16 +35,17 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
     // First of all, so that a signal during loading is not lost, and a taken port is told before a long load.
     let stop = stop_signals()?;
     let listener = bind(config.server.listen).await?;
-    let folder = config.model.folder.clone();
-    let loading = tokio::task::spawn_blocking(move || load(folder.as_deref()));
-    let checkpoint = tokio::select! {
-        loaded = loading => loaded.map_err(io::Error::other)?.map_err(StartError::from)?,
+    let loading = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || App::start(Arc::new(load(config.model.folder.as_deref())?), &config)
+    });
+    let app = tokio::select! {
+        started = loading => started.map_err(io::Error::other)??,
         () = asked(stop.clone(), Stop::Gracefully) => {
             say("stopped while the model was loading\n");
             return Ok(());
         }
     };
-    let app = App::start(Arc::new(checkpoint), config)?;
     let address = listener.local_addr()?;
     say(&format!("listening on http://{address} — playground at /, API at /v1\nCtrl-C to stop\n"));
     crate::serve::serve(app, listener, stop).await?;

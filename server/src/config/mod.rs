@@ -3,6 +3,7 @@
 //!
 //! A flag wins over its environment variable, the variable over the file, the file over the default.
 
+mod embeddings;
 mod model;
 mod policy;
 mod server;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use embeddings::EmbeddingsConfig;
 pub use model::{DEFAULT_RATING, ModelConfig};
 pub use policy::PolicyConfig;
 pub use server::ServerConfig;
@@ -22,6 +24,8 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `--model`, `SAFELMM_MODEL`.
     pub model: Option<PathBuf>,
+    /// `--embeddings`, `SAFELMM_EMBEDDINGS`.
+    pub embeddings: Option<PathBuf>,
     /// `--listen`, `SAFELMM_LISTEN`.
     pub listen: Option<String>,
     /// `--queue`.
@@ -41,6 +45,8 @@ struct File {
     #[serde(default)]
     model: model::Section,
     #[serde(default)]
+    embeddings: embeddings::Section,
+    #[serde(default)]
     policy: PolicyConfig,
 }
 
@@ -51,6 +57,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[model]`.
     pub model: ModelConfig,
+    /// `[embeddings]`.
+    pub embeddings: EmbeddingsConfig,
     /// `[policy]`.
     pub policy: PolicyConfig,
 }
@@ -104,6 +112,7 @@ impl Config {
         Ok(Config {
             server: ServerConfig::resolve(file.server, &overrides)?,
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
+            embeddings: EmbeddingsConfig::resolve(file.embeddings, &overrides, folder_of_file),
             policy: file.policy,
         })
     }

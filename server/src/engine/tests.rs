@@ -151,7 +151,11 @@ async fn a_long_prompt_holds_up_neither_running_answers_nor_short_prompts() {
     assert_eq!(bench.portions.recv(), Ok(vec![1, 12]), "the long prompt may take the whole chunk of a step");
     let mut short = bench.submit(vec![Script { prompt: 4, ..script(3, 2, End::Finish) }]).unwrap();
     bench.go(20);
-    assert_eq!(bench.portions.recv(), Ok(vec![1, 8, 4]), "the short one gets its part, the long one what is left of it");
+    assert_eq!(
+        bench.portions.recv(),
+        Ok(vec![1, 8, 4]),
+        "the short one gets its part, the long one what is left of it"
+    );
     assert_eq!(bench.portions.recv(), Ok(vec![1, 10, 1]));
     assert_eq!(tokens(&mut short, 1).await, Ok(vec![vec![3, 3]]));
     assert_eq!(tokens(&mut long, 1).await, Ok(vec![vec![2]]));

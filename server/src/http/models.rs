@@ -40,9 +40,21 @@ pub struct Model {
     safelmm: Details,
 }
 
+/// What a model is for.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// It generates text; its states serve as embeddings.
+    Decoder,
+    /// It makes embeddings.
+    Encoder,
+}
+
 /// What a model is like.
 #[derive(Serialize, ToSchema)]
 struct Details {
+    /// What it is for.
+    kind: Kind,
     /// Whether it was trained with ratings.
     rated: bool,
     /// Those a request may ask for.
@@ -50,25 +62,45 @@ struct Details {
     ratings: Vec<Rating>,
     /// How many tokens its context holds.
     context_length: usize,
-    /// How many parameters it has.
-    parameters: usize,
+    /// How many parameters it has, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<usize>,
+    /// How many numbers its embeddings have.
+    dimensions: usize,
 }
 
 impl Model {
-    fn of(app: &App) -> Self {
+    /// The model that generates, and the encoder where there is one.
+    fn all(app: &App) -> Vec<Self> {
         let checkpoint = app.checkpoint();
-        Model {
-            id: app.model_name().to_owned(),
+        let model = |id: &str, safelmm| Model {
+            id: id.to_owned(),
             object: "model",
             created: app.created(),
             owned_by: "safelmm",
-            safelmm: Details {
-                rated: checkpoint.rated(),
-                ratings: app.ratings().to_vec(),
-                context_length: checkpoint.context_length(),
-                parameters: checkpoint.parameters(),
-            },
-        }
+            safelmm,
+        };
+        let decoder = Details {
+            kind: Kind::Decoder,
+            rated: checkpoint.rated(),
+            ratings: app.ratings().to_vec(),
+            context_length: checkpoint.context_length(),
+            parameters: Some(checkpoint.parameters()),
+            dimensions: checkpoint.config().hidden_size,
+        };
+        let encoder = app.embedder().map(|embedder| {
+            let encoder = embedder.encoder();
+            let details = Details {
+                kind: Kind::Encoder,
+                rated: false,
+                ratings: vec![],
+                context_length: encoder.max_tokens(),
+                parameters: None,
+                dimensions: encoder.dimensions(),
+            };
+            model(encoder.name(), details)
+        });
+        std::iter::once(model(app.model_name(), decoder)).chain(encoder).collect()
     }
 }
 
@@ -78,7 +110,7 @@ impl Model {
     responses((status = 200, description = "The models", body = Models), ApiError),
 )]
 pub async fn list(State(app): State<App>) -> Json<Models> {
-    Json(Models { object: "list", data: vec![Model::of(&app)] })
+    Json(Models { object: "list", data: Model::all(&app) })
 }
 
 /// Describes a model. Ids may hold slashes, so that one route takes what stands behind `/v1/models/`.
@@ -89,8 +121,8 @@ pub async fn list(State(app): State<App>) -> Json<Models> {
 )]
 pub async fn get(State(app): State<App>, id: Result<Path<String>, PathRejection>) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::parameter("id", error.body_text()))?;
-    if id == app.model_name() {
-        return Ok(Json(Model::of(&app)).into_response());
+    if let Some(model) = Model::all(&app).into_iter().find(|model| model.id == id) {
+        return Ok(Json(model).into_response());
     }
     match id.strip_suffix(PROVENANCE) {
         Some(id) if id == app.model_name() => provenance(State(app)).await.map(IntoResponse::into_response),

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use safelmm_model::{Checkpoint, CheckpointError, GrammarError, Grammars, Rating};
+use safelmm_model::{Checkpoint, CheckpointError, Encoder, EncoderError, GrammarError, Grammars, Rating};
 use safelmm_plugins::{ControlTokens, Pipeline};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
+use crate::embedder::Embedder;
 use crate::engine::{Decoder, Engine, EngineConfig, Sequence};
 use crate::http::Spellings;
 use crate::keys::{KeyFileError, Keyring};
@@ -26,6 +27,9 @@ pub enum StartError {
     /// The checkpoint cannot be opened.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The encoder cannot be opened.
+    #[error("[embeddings] folder: {0}")]
+    Encoder(#[from] EncoderError),
     /// A rating ceiling was configured that the model cannot keep.
     #[error(
         "[model] rating_ceiling is {ceiling}, but the model {model:?} has no rating tokens and cannot keep to a rating: \
@@ -71,6 +75,7 @@ pub struct App(Arc<Inner>);
 struct Inner {
     checkpoint: Arc<Checkpoint>,
     engine: Engine<Sequence>,
+    embedder: Option<Embedder>,
     metrics: Metrics,
     server: ServerConfig,
     name: String,
@@ -109,6 +114,12 @@ impl App {
         let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
         policies.push(ControlTokens::new(spellings, config.policy.control_tokens));
         let keys = config.keys.file.as_deref().map(Keyring::open).transpose()?.map(Arc::new);
+        let embedder = match &config.embeddings.folder {
+            Some(folder) => {
+                Some(Embedder::new(Encoder::open(folder)?, config.server.queue, config.server.request_timeout))
+            }
+            None => None,
+        };
         let metrics = Metrics::default();
         let backend = Decoder::new(Arc::clone(&checkpoint), config.server.kv_cache_bytes);
         let engine = Engine::start(backend, sizes, metrics.clone()).map_err(StartError::Engine)?;
@@ -117,6 +128,7 @@ impl App {
         Ok(App(Arc::new(Inner {
             checkpoint,
             engine,
+            embedder,
             metrics,
             server,
             name,
@@ -139,6 +151,11 @@ impl App {
     /// The engine that decodes for all requests.
     pub fn engine(&self) -> &Engine<Sequence> {
         &self.0.engine
+    }
+
+    /// The encoder for embeddings, where one is configured.
+    pub(crate) fn embedder(&self) -> Option<&Embedder> {
+        self.0.embedder.as_ref()
     }
 
     /// What is counted and measured.

@@ -20,6 +20,8 @@ pub mod metrics;
 pub mod engine;
 pub mod keys;
 
+mod embedder;
+
 mod app;
 mod http;
 mod listener;

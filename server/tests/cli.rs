@@ -43,6 +43,8 @@ fn help_names_every_option_and_variable() {
         "--config <FILE>",
         "--listen <ADDR>",
         "--queue <N>",
+        "--embeddings <DIR>",
+        "SAFELMM_EMBEDDINGS",
         "--max-batch <N>",
         "--keys <FILE>",
         "SAFELMM_KEYS",

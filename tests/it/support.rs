@@ -51,6 +51,11 @@ impl Setup {
         self
     }
 
+    pub fn embeddings(mut self, folder: &Path) -> Self {
+        self.config.embeddings.folder = Some(folder.to_owned());
+        self
+    }
+
     pub fn name(mut self, name: &str) -> Self {
         self.config.model.name = Some(name.to_owned());
         self

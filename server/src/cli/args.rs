@@ -103,6 +103,9 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     model: Option<PathBuf>,
+    /// Folder of an encoder (BERT, RoBERTa, XLM-RoBERTa) that answers /v1/embeddings under its own name
+    #[arg(long, value_name = "DIR", env = "SAFELMM_EMBEDDINGS")]
+    embeddings: Option<PathBuf>,
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", env = "SAFELMM_CONFIG")]
     config: Option<PathBuf>,
@@ -125,6 +128,7 @@ impl From<ServeArgs> for Overrides {
         Overrides {
             file: args.config,
             model: args.model,
+            embeddings: args.embeddings,
             listen: args.listen,
             queue: args.queue,
             max_batch: args.max_batch,

@@ -39,16 +39,17 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
     if let Some(file) = &config.keys.file {
         Keyring::open(file).map_err(StartError::from)?;
     }
-    let folder = config.model.folder.clone();
-    let loading = tokio::task::spawn_blocking(move || load(folder.as_deref()));
-    let checkpoint = tokio::select! {
-        loaded = loading => loaded.map_err(io::Error::other)?.map_err(StartError::from)?,
+    let loading = tokio::task::spawn_blocking({
+        let config = config.clone();
+        move || App::start(Arc::new(load(config.model.folder.as_deref())?), &config)
+    });
+    let app = tokio::select! {
+        started = loading => started.map_err(io::Error::other)??,
         () = asked(stop.clone(), Stop::Gracefully) => {
             say("stopped while the model was loading\n");
             return Ok(());
         }
     };
-    let app = App::start(Arc::new(checkpoint), config)?;
     let address = listener.local_addr()?;
     match app.keys() {
         Some(keys) => say(&format!("API keys: {} in {}\n", keys.len(), keys.path().display())),

@@ -3,6 +3,7 @@
 //!
 //! A flag wins over its environment variable, the variable over the file, the file over the default.
 
+mod embeddings;
 mod keys;
 mod model;
 mod policy;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+pub use embeddings::EmbeddingsConfig;
 pub use keys::KeysConfig;
 pub use model::{DEFAULT_RATING, ModelConfig};
 pub use policy::PolicyConfig;
@@ -24,6 +26,8 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `--model`, `SAFELMM_MODEL`.
     pub model: Option<PathBuf>,
+    /// `--embeddings`, `SAFELMM_EMBEDDINGS`.
+    pub embeddings: Option<PathBuf>,
     /// `--listen`, `SAFELMM_LISTEN`.
     pub listen: Option<String>,
     /// `--queue`.
@@ -45,6 +49,8 @@ struct File {
     #[serde(default)]
     keys: keys::Section,
     #[serde(default)]
+    embeddings: embeddings::Section,
+    #[serde(default)]
     policy: PolicyConfig,
 }
 
@@ -57,6 +63,8 @@ pub struct Config {
     pub model: ModelConfig,
     /// `[keys]`.
     pub keys: KeysConfig,
+    /// `[embeddings]`.
+    pub embeddings: EmbeddingsConfig,
     /// `[policy]`.
     pub policy: PolicyConfig,
 }
@@ -116,6 +124,7 @@ impl Config {
             server,
             keys,
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
+            embeddings: EmbeddingsConfig::resolve(file.embeddings, &overrides, folder_of_file),
             policy: file.policy,
         })
     }

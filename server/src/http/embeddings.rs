@@ -1,20 +1,22 @@
-//! `POST /v1/embeddings`.
+//! `POST /v1/embeddings`: by the encoder where one is configured, else by the model's own states.
 
 use axum::extract::State;
 use data_encoding::BASE64;
 use safelmm_model::Generation;
+use safelmm_plugins::Entry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::next_progress;
 use super::error::ApiError;
-use super::generation::{blocking, check_model, record_user, submit};
+use super::generation::{blocking, record_user, screen, submit, unknown_model};
 use super::journal::Journal;
 use super::json::Json;
 use super::prompts::encode;
-use super::request::{EmbeddingRequest, Encoding};
+use super::request::{EmbeddingRequest, Encoding, Prompt};
 use crate::app::App;
-use crate::keys::{Principal, Use};
+use crate::embedder::Embedder;
+use crate::keys::{Charge, Principal, Use};
 
 /// The most texts of one request.
 const MAX_INPUTS: usize = 2048;
@@ -39,7 +41,7 @@ struct Embedding {
     object: &'static str,
     /// Its place among the inputs.
     index: usize,
-    /// The vector, of length 1.
+    /// The vector.
     embedding: Vector,
 }
 
@@ -74,7 +76,15 @@ impl Vector {
     }
 }
 
-/// Embeds texts: the mean of the model's last hidden states over a text's tokens, scaled to length 1.
+/// What makes the embeddings of a request, and of what.
+pub enum Plan {
+    /// The model that generates: the mean of its last hidden states over a text's tokens, scaled to length 1.
+    Model(Vec<Generation>),
+    /// The encoder.
+    Encoder(Embedder, Vec<Vec<u32>>),
+}
+
+/// Embeds texts.
 #[utoipa::path(
     post, path = "/v1/embeddings", tag = "generation",
     request_body = EmbeddingRequest,
@@ -86,16 +96,46 @@ pub async fn embeddings(
     Json(request): Json<EmbeddingRequest>,
 ) -> Result<axum::Json<Embeddings>, ApiError> {
     let encoding = request.encoding_format.unwrap_or_default();
-    let prepared = blocking({
+    let plan = blocking({
         let (app, principal) = (app.clone(), principal.clone());
         move || prepare(&app, &principal, request)
-    });
-    let sequences = prepared.await?;
-    let prompt_tokens = sequences.iter().map(Generation::prompt_tokens).sum();
-    let charge = principal.charge(prompt_tokens).map_err(ApiError::Limited)?;
-    let mut journal = Journal::new(prompt_tokens, charge, app.metrics().clone());
+    })
+    .await?;
+    let tokens = match &plan {
+        Plan::Model(sequences) => sequences.iter().map(Generation::prompt_tokens).sum(),
+        Plan::Encoder(_, texts) => texts.iter().map(Vec::len).sum(),
+    };
+    let mut charge = principal.charge(tokens).map_err(ApiError::Limited)?;
+    let (model, vectors) = match plan {
+        Plan::Model(sequences) => {
+            (app.model_name().to_owned(), by_model(&app, &principal, sequences, tokens, charge).await?)
+        }
+        Plan::Encoder(embedder, texts) => {
+            let vectors = embedder.embed(texts).await?;
+            charge.settle(tokens);
+            (embedder.encoder().name().to_owned(), vectors)
+        }
+    };
+    let entry = |(index, vector)| Embedding { object: "embedding", index, embedding: Vector::new(vector, encoding) };
+    Ok(axum::Json(Embeddings {
+        object: "list",
+        data: vectors.into_iter().enumerate().map(entry).collect(),
+        model,
+        usage: EmbeddingUsage { prompt_tokens: tokens, total_tokens: tokens },
+    }))
+}
+
+async fn by_model(
+    app: &App,
+    principal: &Principal,
+    sequences: Vec<Generation>,
+    tokens: usize,
+    charge: Charge,
+) -> Result<Vec<Vec<f32>>, ApiError> {
+    let mut journal = Journal::new(tokens, charge, app.metrics().clone());
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; sequences.len()];
-    let mut ticket = submit(&app, &principal, sequences, Use::default()).inspect_err(|error| journal.failed(error))?;
+    let submitted = submit(app, principal, sequences, Use::default());
+    let mut ticket = submitted.inspect_err(|error| journal.failed(error))?;
     while vectors.iter().any(Option::is_none) {
         let (index, progress) = next_progress(&mut ticket, &mut journal).await?;
         match (vectors.get_mut(index), progress.embedding) {
@@ -107,41 +147,103 @@ pub async fn embeddings(
         }
     }
     journal.finished();
-    let entry = |(index, vector)| Embedding { object: "embedding", index, embedding: Vector::new(vector, encoding) };
-    Ok(axum::Json(Embeddings {
-        object: "list",
-        data: vectors.into_iter().flatten().enumerate().map(entry).collect(),
-        model: app.model_name().to_owned(),
-        usage: EmbeddingUsage { prompt_tokens, total_tokens: prompt_tokens },
-    }))
+    Ok(vectors.into_iter().flatten().collect())
 }
 
 /// Checks a request, down to the sequences that it asks for.
-pub fn prepare(app: &App, principal: &Principal, request: EmbeddingRequest) -> Result<Vec<Generation>, ApiError> {
+pub fn prepare(app: &App, principal: &Principal, request: EmbeddingRequest) -> Result<Plan, ApiError> {
     let EmbeddingRequest { input, model, encoding_format: _, dimensions, user } = request;
-    check_model(model.as_deref(), app, principal)?;
     record_user(user)?;
-    let own = app.checkpoint().config().hidden_size;
+    let embedder = embedder(model.as_deref(), app, principal)?;
+    let own = embedder.map_or(app.checkpoint().config().hidden_size, |embedder| embedder.encoder().dimensions());
     if let Some(asked) = dimensions.filter(|asked| *asked != own) {
         let message = format!("'dimensions' is {asked}, but this model's embeddings have {own}: leave it out");
         return Err(ApiError::parameter("dimensions", message));
     }
-    let mut policy = Vec::new();
-    let inputs = encode(input, "input", app, &mut policy)?;
-    if inputs.len() > MAX_INPUTS {
-        let message = format!("'input' has {} texts: at most {MAX_INPUTS} are possible", inputs.len());
+    let inputs = count(&input);
+    if inputs > MAX_INPUTS {
+        let message = format!("'input' has {inputs} texts: at most {MAX_INPUTS} are possible");
         return Err(ApiError::parameter("input", message));
     }
-    inputs
-        .iter()
-        .enumerate()
-        .map(|(index, input)| {
-            if input.shown.is_empty() {
-                let param = if inputs.len() == 1 { "input".to_owned() } else { format!("input[{index}]") };
-                return Err(ApiError::parameter(&param, format!("'{param}' is empty: expected at least one token")));
-            }
-            Generation::embedding(app.checkpoint(), input.tokens())
-                .map_err(|source| ApiError::Generate { source, prompt_param: "input" })
-        })
-        .collect()
+    let mut policy = Vec::new();
+    if let Some(embedder) = embedder {
+        let texts = encode_for(embedder, input, app, &mut policy)?;
+        refuse_empty(texts.iter().map(Vec::is_empty))?;
+        return Ok(Plan::Encoder(embedder.clone(), texts));
+    }
+    let encoded = encode(input, "input", app, &mut policy)?;
+    refuse_empty(encoded.iter().map(|input| input.shown.is_empty()))?;
+    let sequence = |tokens| {
+        let sequence = Generation::embedding(app.checkpoint(), tokens);
+        sequence.map_err(|source| ApiError::Generate { source, prompt_param: "input" })
+    };
+    Ok(Plan::Model(encoded.iter().map(|input| sequence(input.tokens())).collect::<Result<_, _>>()?))
+}
+
+/// The encoder, where the request means it: by its name, or by none where there is one.
+fn embedder<'a>(model: Option<&str>, app: &'a App, principal: &Principal) -> Result<Option<&'a Embedder>, ApiError> {
+    let embedder = app.embedder();
+    let own = embedder.map(|embedder| embedder.encoder().name());
+    let asked = model.or(own).unwrap_or(app.model_name());
+    if !principal.may_use_model(asked) || (Some(asked) != own && asked != app.model_name()) {
+        return Err(unknown_model(asked, app, principal));
+    }
+    Ok(embedder.filter(|_| Some(asked) == own))
+}
+
+fn count(input: &Prompt) -> usize {
+    match input {
+        Prompt::Text(_) | Prompt::Tokens(_) => 1,
+        Prompt::Texts(texts) => texts.len(),
+        Prompt::TokenLists(lists) => lists.len(),
+    }
+}
+
+/// The tokens of texts by the encoder's own tokenizer. Token ids are taken as they are.
+fn encode_for(
+    embedder: &Embedder,
+    input: Prompt,
+    app: &App,
+    policy: &mut Vec<Entry>,
+) -> Result<Vec<Vec<u32>>, ApiError> {
+    let encoder = embedder.encoder();
+    let mut of_text = |text: &String| {
+        screen(app, text, "input", policy)?;
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        encoder.tokenize(text).map_err(ApiError::from)
+    };
+    match &input {
+        Prompt::Text(text) => Ok(vec![of_text(text)?]),
+        Prompt::Texts(texts) if texts.is_empty() => {
+            Err(ApiError::parameter("input", "'input' is an empty list: expected at least one text"))
+        }
+        Prompt::Texts(texts) => texts.iter().map(of_text).collect(),
+        Prompt::Tokens(tokens) => Ok(vec![screened(encoder, tokens, app, policy)?]),
+        Prompt::TokenLists(lists) => lists.iter().map(|tokens| screened(encoder, tokens, app, policy)).collect(),
+    }
+}
+
+fn screened(
+    encoder: &safelmm_model::Encoder,
+    tokens: &[u32],
+    app: &App,
+    policy: &mut Vec<Entry>,
+) -> Result<Vec<u32>, ApiError> {
+    let text = encoder.tokenizer().decode(tokens, true);
+    let text = text.map_err(|source| ApiError::Tokenizer { source, param: "input" })?;
+    screen(app, &text, "input", policy)?;
+    Ok(tokens.to_vec())
+}
+
+fn refuse_empty(inputs: impl ExactSizeIterator<Item = bool>) -> Result<(), ApiError> {
+    let single = inputs.len() == 1;
+    match inputs.enumerate().find(|(_, is_empty)| *is_empty) {
+        Some((index, _)) => {
+            let param = if single { "input".to_owned() } else { format!("input[{index}]") };
+            Err(ApiError::parameter(&param, format!("'{param}' is empty: expected at least one token")))
+        }
+        None => Ok(()),
+    }
 }

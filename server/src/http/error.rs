@@ -9,12 +9,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use safelmm_model::{GenerateError, TokenizerError};
+use safelmm_model::{EncoderError, GenerateError, TokenizerError};
 use safelmm_plugins::Denial;
 use serde::Serialize;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response as ResponseSchema, ResponseBuilder};
 use utoipa::{IntoResponses, ToSchema};
 
+use crate::embedder::EmbedError;
 use crate::engine::EngineError;
 use crate::keys::{RatingRefusal, Refusal, Rejected, Use};
 
@@ -144,6 +145,9 @@ pub enum ApiError {
         /// The parameter that holds the text.
         param: &'static str,
     },
+    /// The encoder refuses a text, or failed.
+    #[error("{0}")]
+    Encoder(#[from] EncoderError),
     /// The engine gives no (further) tokens.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -186,6 +190,15 @@ const STATUSES: [(StatusCode, &str); 10] = [
     (StatusCode::GATEWAY_TIMEOUT, "The request was not finished in time"),
 ];
 
+impl From<EmbedError> for ApiError {
+    fn from(error: EmbedError) -> Self {
+        match error {
+            EmbedError::Encoder(error) => error.into(),
+            EmbedError::Engine(error) => error.into(),
+        }
+    }
+}
+
 impl IntoResponses for ApiError {
     fn responses() -> BTreeMap<String, RefOr<ResponseSchema>> {
         let body = || ContentBuilder::new().schema(Some(Ref::from_schema_name(ErrorBody::name()))).build();
@@ -226,6 +239,13 @@ impl ApiError {
                 StatusCode::INTERNAL_SERVER_ERROR
             }
             ApiError::Generate { .. } | ApiError::Tokenizer { .. } => StatusCode::BAD_REQUEST,
+            ApiError::Encoder(
+                EncoderError::Empty { .. }
+                | EncoderError::TooLong { .. }
+                | EncoderError::TokenOutOfRange { .. }
+                | EncoderError::Tokenizer(_),
+            ) => StatusCode::BAD_REQUEST,
+            ApiError::Encoder(_) => StatusCode::INTERNAL_SERVER_ERROR,
             ApiError::Engine(EngineError::QueueFull { .. }) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Engine(EngineError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Engine(EngineError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
@@ -264,6 +284,7 @@ impl ApiError {
             ApiError::WrongMethod { .. } => Some("method_not_allowed"),
             ApiError::BodyTooLarge { .. } => Some("body_too_large"),
             ApiError::Generate { source: GenerateError::ContextOverflow { .. }, .. } => Some("context_length_exceeded"),
+            ApiError::Encoder(EncoderError::TooLong { .. }) => Some("context_length_exceeded"),
             ApiError::Engine(EngineError::QueueFull { .. }) => Some("queue_full"),
             ApiError::Engine(EngineError::Timeout { .. }) => Some("timeout"),
             ApiError::Engine(EngineError::Stopped) => Some("shutting_down"),
@@ -281,6 +302,7 @@ impl ApiError {
             ApiError::Rating(_) => Some("safelmm.rating".into()),
             ApiError::Limited(Refusal::NeverFits { .. }) => Some("max_tokens".into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
+            ApiError::Encoder(_) if !self.status().is_server_error() => Some("input".into()),
             ApiError::Tokenizer { source: TokenizerError::NoTools, .. } => Some("tools".into()),
             ApiError::Tokenizer { param, .. } | ApiError::Policy { param, .. } => Some((*param).into()),
             ApiError::Generate { source, prompt_param } => source.param().map(|param| match (param, *prompt_param) {

@@ -41,9 +41,21 @@ pub struct Model {
     safelmm: Details,
 }
 
+/// What a model is for.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    /// It generates text; its states serve as embeddings.
+    Decoder,
+    /// It makes embeddings.
+    Encoder,
+}
+
 /// What a model is like.
 #[derive(Serialize, ToSchema)]
 struct Details {
+    /// What it is for.
+    kind: Kind,
     /// Whether it was trained with ratings.
     rated: bool,
     /// Those a request may ask for.
@@ -51,25 +63,46 @@ struct Details {
     ratings: Vec<Rating>,
     /// How many tokens its context holds.
     context_length: usize,
-    /// How many parameters it has.
-    parameters: usize,
+    /// How many parameters it has, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<usize>,
+    /// How many numbers its embeddings have.
+    dimensions: usize,
 }
 
 impl Model {
-    fn of(app: &App, principal: &Principal) -> Self {
+    /// The model that generates, and the encoder where there is one, as far as the key may use them.
+    fn all(app: &App, principal: &Principal) -> Vec<Self> {
         let (checkpoint, ceiling) = (app.checkpoint(), principal.rating_ceiling(app.rating_ceiling()));
-        Model {
-            id: app.model_name().to_owned(),
+        let model = |id: &str, safelmm| Model {
+            id: id.to_owned(),
             object: "model",
             created: app.created(),
             owned_by: "safelmm",
-            safelmm: Details {
-                rated: checkpoint.rated(),
-                ratings: app.ratings().iter().copied().filter(|rating| Some(*rating) <= ceiling).collect(),
-                context_length: checkpoint.context_length(),
-                parameters: checkpoint.parameters(),
-            },
-        }
+            safelmm,
+        };
+        let decoder = Details {
+            kind: Kind::Decoder,
+            rated: checkpoint.rated(),
+            ratings: app.ratings().iter().copied().filter(|rating| Some(*rating) <= ceiling).collect(),
+            context_length: checkpoint.context_length(),
+            parameters: Some(checkpoint.parameters()),
+            dimensions: checkpoint.config().hidden_size,
+        };
+        let encoder = app.embedder().map(|embedder| {
+            let encoder = embedder.encoder();
+            let details = Details {
+                kind: Kind::Encoder,
+                rated: false,
+                ratings: vec![],
+                context_length: encoder.max_tokens(),
+                parameters: None,
+                dimensions: encoder.dimensions(),
+            };
+            model(encoder.name(), details)
+        });
+        let all = std::iter::once(model(app.model_name(), decoder)).chain(encoder);
+        all.filter(|model| principal.may_use_model(&model.id)).collect()
     }
 }
 
@@ -79,8 +112,7 @@ impl Model {
     responses((status = 200, description = "The models", body = Models), ApiError),
 )]
 pub async fn list(State(app): State<App>, principal: Principal) -> Json<Models> {
-    let model = principal.may_use_model(app.model_name()).then(|| Model::of(&app, &principal));
-    Json(Models { object: "list", data: model.into_iter().collect() })
+    Json(Models { object: "list", data: Model::all(&app, &principal) })
 }
 
 /// Describes a model. Ids may hold slashes, so that one route takes what stands behind `/v1/models/`.
@@ -95,10 +127,10 @@ pub async fn get(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|error| ApiError::parameter("id", error.body_text()))?;
-    let served = |id: &str| id == app.model_name() && principal.may_use_model(id);
-    if served(&id) {
-        return Ok(Json(Model::of(&app, &principal)).into_response());
+    if let Some(model) = Model::all(&app, &principal).into_iter().find(|model| model.id == id) {
+        return Ok(Json(model).into_response());
     }
+    let served = |id: &str| id == app.model_name() && principal.may_use_model(id);
     match id.strip_suffix(PROVENANCE) {
         Some(id) if served(id) => provenance(State(app)).await.map(IntoResponse::into_response),
         id_of_model => Err(unknown_model(id_of_model.unwrap_or(&id), &app, &principal)),

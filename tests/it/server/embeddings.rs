@@ -79,3 +79,28 @@ async fn inputs_that_cannot_be_embedded_are_named() {
     }
     assert_eq!(app.post(PATH, json!({"input": "a", "model": "other"})).await.status(), 404);
 }
+
+#[tokio::test]
+async fn an_encoder_answers_under_its_own_name() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../model/tests/fixtures/encoder-bert");
+    let app = TestApp::with().embeddings(folder.as_ref()).start().await;
+    let models = app.get("/v1/models").await.json::<Value>().await.unwrap();
+    let encoder = models["data"][1].clone();
+    assert_eq!((&encoder["id"], &encoder["safelmm"]["kind"]), (&json!("encoder-bert"), &json!("encoder")));
+    let texts = ["a cat", "a longer text about a cat", "a cat"];
+    let answer = app.ok(PATH, json!({"input": texts, "model": "encoder-bert"})).await;
+    assert_eq!(answer["model"], "encoder-bert");
+    let [one, other, same] = [0, 1, 2].map(|index| vector(&answer["data"][index]));
+    assert_eq!(json!(one.len()), encoder["safelmm"]["dimensions"]);
+    assert!(one == same && one != other);
+    // It is the one that is meant where no name is given; the model keeps its own.
+    assert_eq!(app.ok(PATH, json!({"input": "a cat"})).await["model"], "encoder-bert");
+    assert_eq!(app.ok(PATH, json!({"input": "a cat", "model": app.model()})).await["model"], app.model());
+    for (input, param) in [(json!(""), "input"), (json!(["a", ""]), "input[1]"), (json!([4_000_000]), "input")] {
+        let refused = app.post(PATH, json!({"input": input})).await;
+        assert_eq!(refused.status(), 400, "{input}");
+        assert_eq!(refused.json::<Value>().await.unwrap()["error"]["param"], param);
+    }
+    let long = app.post(PATH, json!({"input": "cat ".repeat(5000)})).await;
+    assert_eq!(long.json::<Value>().await.unwrap()["error"]["code"], "context_length_exceeded");
+}

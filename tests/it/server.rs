@@ -9,6 +9,7 @@ mod hostile;
 mod keys;
 mod lifecycle;
 mod logprobs;
+mod metrics;
 mod openapi;
 mod policy;
 mod routes;

@@ -158,14 +158,14 @@ pub struct GenerateArgs {
     /// Sample from the most probable tokens that together have this probability
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f32>,
-    /// Sample from this many of the most probable tokens
+    /// Sample from this many of the most probable tokens; 0 takes all
     #[arg(long, value_name = "K")]
     pub top_k: Option<usize>,
     /// Sample from tokens at least this probable, relative to the most probable one
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub min_p: Option<f32>,
-    /// Makes the continuation reproducible
-    #[arg(long, value_name = "N")]
+    /// Makes the continuation reproducible; any integer of 64 bits, signed or not, as in the API
+    #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
@@ -173,4 +173,10 @@ pub struct GenerateArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     pub model: Option<PathBuf>,
+}
+
+/// A negative seed is its two's complement.
+fn seed(text: &str) -> Result<u64, String> {
+    let signed = || text.parse::<i64>().ok().map(i64::cast_unsigned);
+    text.parse().ok().or_else(signed).ok_or_else(|| "expected an integer of 64 bits".into())
 }

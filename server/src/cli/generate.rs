@@ -91,7 +91,7 @@ fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequ
         sampling: SamplingParams {
             temperature: args.temperature.or(defaults.temperature).unwrap_or(neutral.temperature),
             top_p: args.top_p.or(defaults.top_p).unwrap_or(neutral.top_p),
-            top_k: args.top_k.or(defaults.top_k),
+            top_k: args.top_k.map_or(defaults.top_k, |k| Some(k).filter(|k| *k > 0)),
             min_p: args.min_p.or(defaults.min_p).unwrap_or(neutral.min_p),
             repetition_penalty: defaults.repetition_penalty.unwrap_or(neutral.repetition_penalty),
             seed: args.seed,

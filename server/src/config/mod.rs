@@ -154,13 +154,14 @@ mod tests {
     #[test]
     fn every_key_of_the_file_arrives_and_flags_win() {
         let text = "[server]\nlisten = '127.0.0.1:9000'\nqueue = 3\nmax_batch = 2\nrequest_timeout_s = 7\n\
-                    shutdown_grace_s = 1\nmax_body_bytes = 4096\nmax_connections = 9\n\
+                    shutdown_grace_s = 1\nmax_body_bytes = 4096\nqueue_tokens = 11\nprefill_chunk = 12\nkv_cache_mib = 13\nmax_connections = 9\n\
                     head_timeout_s = 1\nidle_timeout_s = 2\nbody_timeout_s = 3\nwrite_timeout_s = 4\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n\
                     [keys]\nfile = 'k.toml'\n";
         let config = resolve(text, Overrides { queue: Some(5), ..Overrides::default() }).unwrap();
         let server = &config.server;
         assert_eq!(server.listen.to_string(), "127.0.0.1:9000");
         assert_eq!((server.queue, server.max_batch, server.max_body_bytes), (5, 2, 4096));
+        assert_eq!((server.queue_tokens, server.prefill_chunk, server.kv_cache_bytes), (11, 12, 13 << 20));
         assert_eq!(server.request_timeout, Duration::from_secs(7));
         assert_eq!(server.max_connections, 9);
         let timeouts = [server.head_timeout, server.idle_timeout, server.body_timeout, server.write_timeout];

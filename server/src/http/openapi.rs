@@ -51,7 +51,8 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
         api.paths.paths.insert("/v1/models/{id}".into(), item);
     }
     type Provenance = models::__path_provenance;
-    let operation = Provenance::operation();
+    let mut operation = Provenance::operation();
+    operation.tags = Some(vec!["models".to_owned()]);
     api.paths.add_path_operation(Provenance::path(), Provenance::methods(), operation);
     api
 }

@@ -133,12 +133,12 @@ async fn every_bad_parameter_is_refused_by_name() {
         ("messages", json!([{"content": "Hello"}]), "messages[0].role", "is missing"),
         ("messages", json!([{"role": "user"}]), "messages[0].content", "is missing"),
         ("messages", json!([{"role": "user", "content": 5}]), "messages[0].content", "found 5"),
-        ("messages", json!([{"role": "user", "content": "x", "audio": {}}]), "messages[0].audio", "unknown parameter"),
+        ("messages", json!([{"role": "user", "content": "x", "image": {}}]), "messages[0].image", "unknown parameter"),
         (
             "messages",
             json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]),
             "messages[0].content[0].type",
-            "text parts alone",
+            "must be \"text\", found \"image_url\"",
         ),
         (
             "messages",

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::support::TestApp;
 
 /// Method and path of everything that can be reached.
-const ROUTES: [(&str, &str); 19] = [
+const ROUTES: [(&str, &str); 20] = [
     ("get", "/"),
     ("get", "/detokenize"),
     ("get", "/docs"),
@@ -15,6 +15,7 @@ const ROUTES: [(&str, &str); 19] = [
     ("get", "/docs/style.css"),
     ("get", "/health"),
     ("get", "/livez"),
+    ("get", "/metrics"),
     ("get", "/openapi.json"),
     ("get", "/playground/app.js"),
     ("get", "/playground/style.css"),

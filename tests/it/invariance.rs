@@ -29,11 +29,15 @@ struct Ask {
     domain: &'static str,
 }
 
+/// A token and the bits of its log-probability.
+type Scored = (u32, u32);
+
 /// Everything that came back: tokens, the bits of every float, and the text.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Answer {
-    scored: Vec<(u32, u32)>,
-    drawn: Vec<(u32, u32, Vec<(u32, u32)>)>,
+    scored: Vec<Scored>,
+    /// Each with its rivals.
+    drawn: Vec<(Scored, Vec<Scored>)>,
     embedding: Vec<u32>,
     text: String,
 }
@@ -103,7 +107,7 @@ async fn answer(engine: &Engine<Sequence>, checkpoint: &Checkpoint, ask: &Ask) -
         answer.embedding.extend(progress.embedding.iter().flatten().map(|x| x.to_bits()));
         if let Some(step) = progress.step {
             let top = step.token.top.iter().map(|(token, logprob)| (*token, logprob.to_bits())).collect();
-            answer.drawn.push((step.token.token, step.token.logprob.to_bits(), top));
+            answer.drawn.push(((step.token.token, step.token.logprob.to_bits()), top));
             answer.text.push_str(&step.text);
         }
         if progress.finish.is_some() {

@@ -166,7 +166,7 @@ fn finding(found: &str) -> String {
     match found {
         "sequence" => "a list".into(),
         "map" => "an object".into(),
-        _ => match found.split_once(|c| c == '"' || c == '`') {
+        _ => match found.split_once(['"', '`']) {
             Some((kind, value)) if value.len() > LONGEST_FINDING => match kind.trim_end() {
                 "" | "string" => "a long string".into(),
                 kind => format!("a long {kind}"),

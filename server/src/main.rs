@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use safelmm_server::Config;
-use safelmm_server::cli::{self, Cli, Command, Ending};
+use safelmm_server::cli::{self, Cli, Command, Ending, Telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -13,20 +13,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    // Dropped at the very end: what went wrong is written through it.
+    let mut telemetry = None;
+    match run(Cli::parse(), &mut telemetry) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            cli::say(&format!("error: {error:#}\n"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+fn run(cli: Cli, telemetry: &mut Option<Telemetry>) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => {
-            cli::init_telemetry("info");
             let config = Config::resolve(args.into())?;
+            *telemetry = Some(Telemetry::for_server(&config.telemetry)?);
             cli::serve(&config)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -35,7 +37,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Generate(args) => {
-            cli::init_telemetry("warn");
+            *telemetry = Some(Telemetry::for_command());
             Ok(match cli::generate(args)? {
                 Ending::Complete => ExitCode::SUCCESS,
                 Ending::Interrupted => ExitCode::from(INTERRUPTED),

@@ -13,7 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(40);
 fn safelmm(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_safelmm"));
     command.args(arguments);
-    for variable in ["SAFELMM_LISTEN", "SAFELMM_MODEL", "SAFELMM_CONFIG", "SAFELMM_KEYS", "RUST_LOG"] {
+    for variable in
+        ["SAFELMM_LISTEN", "SAFELMM_MODEL", "SAFELMM_CONFIG", "SAFELMM_KEYS", "OTEL_EXPORTER_OTLP_ENDPOINT", "RUST_LOG"]
+    {
         command.env_remove(variable);
     }
     command
@@ -47,6 +49,8 @@ fn help_names_every_option_and_variable() {
         "SAFELMM_EMBEDDINGS",
         "--max-batch <N>",
         "--keys <FILE>",
+        "--otlp-endpoint <URL>",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
         "SAFELMM_KEYS",
         "SAFELMM_LISTEN",
         "SAFELMM_MODEL",

@@ -121,6 +121,9 @@ pub struct ServeArgs {
     /// Key file, made by `safelmm key new`; without one, this machine alone is served
     #[arg(long, value_name = "FILE", env = "SAFELMM_KEYS")]
     keys: Option<PathBuf>,
+    /// Collector that gets the traces of requests, over OTLP/HTTP, such as http://localhost:4318 [default: none]
+    #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
 }
 
 impl From<ServeArgs> for Overrides {
@@ -133,6 +136,7 @@ impl From<ServeArgs> for Overrides {
             queue: args.queue,
             max_batch: args.max_batch,
             keys: args.keys,
+            otlp_endpoint: args.otlp_endpoint,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use super::args::{KeyCommand, NewKeyArgs};
-use super::load::say;
+use super::log::say;
 use crate::keys::{self, Allowed, Issued, KeyFileError, KeyRecord, Limits, Rights};
 
 /// Why a key was not made, listed or revoked.

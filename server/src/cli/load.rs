@@ -1,11 +1,11 @@
 //! Opening the checkpoint, and telling the user about it.
 
-use std::io::{Write, stderr};
 use std::path::Path;
 use std::time::Instant;
 
 use safelmm_model::{Checkpoint, CheckpointError};
 
+use super::log::say;
 use crate::demo;
 
 /// Opens a folder, or the embedded demo; says so on standard error.
@@ -24,10 +24,4 @@ pub(super) fn load(folder: Option<&Path>) -> Result<Checkpoint, CheckpointError>
         Err(_) => say("\n"),
     }
     opened
-}
-
-/// Writes for the user. A closed standard error is no reason to stop.
-pub(super) fn say(text: &str) {
-    let mut stderr = stderr();
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

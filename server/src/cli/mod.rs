@@ -4,11 +4,14 @@ mod args;
 mod generate;
 mod key;
 mod load;
+mod log;
 mod serve;
 mod telemetry;
+mod traces;
 
 pub use args::{Cli, Command, GenerateArgs, KeyCommand, KeyFileArg, NewKeyArgs, ServeArgs};
 pub use generate::{Ending, GenerateFailure, generate};
 pub use key::{KeyFailure, key};
+pub use log::say;
 pub use serve::{ServeFailure, serve};
-pub use telemetry::init as init_telemetry;
+pub use telemetry::{Telemetry, TelemetryFailure};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::load::{load, say};
+use super::load::load;
+use super::log::say;
 use crate::app::{App, StartError};
 use crate::config::Config;
 use crate::keys::Keyring;

@@ -8,6 +8,7 @@ mod keys;
 mod model;
 mod policy;
 mod server;
+mod telemetry;
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,7 @@ pub use keys::KeysConfig;
 pub use model::{DEFAULT_RATING, ModelConfig};
 pub use policy::PolicyConfig;
 pub use server::ServerConfig;
+pub use telemetry::TelemetryConfig;
 
 /// What the command line and the environment say, as the user wrote it.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +38,8 @@ pub struct Overrides {
     pub max_batch: Option<usize>,
     /// `--keys`, `SAFELMM_KEYS`.
     pub keys: Option<PathBuf>,
+    /// `--otlp-endpoint`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// The configuration file, as the user wrote it.
@@ -52,6 +56,8 @@ struct File {
     embeddings: embeddings::Section,
     #[serde(default)]
     policy: PolicyConfig,
+    #[serde(default)]
+    telemetry: telemetry::Section,
 }
 
 /// The resolved, validated configuration.
@@ -67,6 +73,8 @@ pub struct Config {
     pub embeddings: EmbeddingsConfig,
     /// `[policy]`.
     pub policy: PolicyConfig,
+    /// `[telemetry]`.
+    pub telemetry: TelemetryConfig,
 }
 
 /// Why a configuration cannot be used.
@@ -126,6 +134,7 @@ impl Config {
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
             embeddings: EmbeddingsConfig::resolve(file.embeddings, &overrides, folder_of_file),
             policy: file.policy,
+            telemetry: TelemetryConfig::resolve(file.telemetry, &overrides)?,
         })
     }
 }
@@ -156,7 +165,7 @@ mod tests {
         let text = "[server]\nlisten = '127.0.0.1:9000'\nqueue = 3\nmax_batch = 2\nrequest_timeout_s = 7\n\
                     shutdown_grace_s = 1\nmax_body_bytes = 4096\nqueue_tokens = 11\nprefill_chunk = 12\nkv_cache_mib = 13\nmax_connections = 9\n\
                     head_timeout_s = 1\nidle_timeout_s = 2\nbody_timeout_s = 3\nwrite_timeout_s = 4\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n\
-                    [keys]\nfile = 'k.toml'\n";
+                    [keys]\nfile = 'k.toml'\n[telemetry]\notlp_endpoint = 'http://localhost:4318/'\n";
         let config = resolve(text, Overrides { queue: Some(5), ..Overrides::default() }).unwrap();
         let server = &config.server;
         assert_eq!(server.listen.to_string(), "127.0.0.1:9000");
@@ -171,6 +180,7 @@ mod tests {
         assert!(config.model.folder.as_ref().is_some_and(|folder| folder.is_absolute() && folder.ends_with("m")));
         assert!(config.keys.file.as_ref().is_some_and(|file| file.is_absolute() && file.ends_with("k.toml")));
         assert_eq!(config.model.name.as_deref(), Some("n"));
+        assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://localhost:4318"));
         assert_eq!(config.model.rating_ceiling, Some(Rating::PG));
     }
 
@@ -189,11 +199,22 @@ mod tests {
             ("[server]\nlisten = '0.0.0.0:80'\n", ["0.0.0.0:80", "safelmm key new"]),
             ("[model]\nrating_ceiling = 'PG-13'\n", ["safelmm.toml", "PG-13"]),
             ("[model]\nrating_ceiling = 'PG'\ndefault_rating = 'R'\n", ["default_rating", "PG"]),
+            ("[telemetry]\notlp_endpoint = 'https://c:4318'\n", ["otlp_endpoint", "https://c:4318"]),
+            ("[telemetry]\notlp_endpoint = 'collector'\n", ["otlp_endpoint", "http://localhost:4318"]),
+            ("[telemetry]\notlp_endpoint = 'http://c:4318/?k=v'\n", ["otlp_endpoint", "k=v"]),
             ("[model]\nname = ''\n", ["name", "found \"\""]),
         ] {
             let error = resolve(text, Overrides::default()).unwrap_err();
             assert!(expected.iter().all(|part| error.contains(part)), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_endpoint_of_traces_shows_no_password_and_an_empty_one_is_none() {
+        let error = resolve("[telemetry]\notlp_endpoint = 'http://me:hush@c:4318'", Overrides::default()).unwrap_err();
+        assert!(error.contains("otlp_endpoint") && !error.contains("hush"), "{error}");
+        let empty = Overrides { otlp_endpoint: Some(String::new()), ..Overrides::default() };
+        assert_eq!(Config::resolve(empty).unwrap().telemetry.otlp_endpoint, None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub struct GenerationRequest {
     pub max_tokens: usize,
     /// Strings that end the answer; they are not part of it.
     pub stop: StopStrings,
-    /// Whether end-of-sequence tokens are generated like any other and do not end the answer.
+    /// Whether end-of-sequence tokens are banned, so that the answer goes on to its limit.
     pub ignore_eos: bool,
     /// How many of the most probable tokens are named beside each token.
     pub top_logprobs: usize,
@@ -364,6 +364,11 @@ impl Generation {
         Ok(saved)
     }
 
+    /// Whether an embedding is wanted.
+    pub fn is_embedding(&self) -> bool {
+        self.pooled.is_some()
+    }
+
     /// Gives back the memory of a sequence that was started and has not been advanced since.
     pub fn release(&mut self) {
         self.branches_mut().for_each(|branch| branch.cache = None);
@@ -495,9 +500,21 @@ pub struct Work<'a> {
 /// [started](Generation::start) gets memory of its own.
 ///
 /// # Errors
-/// The first failure; the generations of the batch are then in no defined state and must be dropped.
-pub fn step(checkpoint: &Checkpoint, work: &mut [Work<'_>]) -> Result<Vec<Progress>, GenerateError> {
+/// Of the decoder: the generations of the batch are then in no defined state and must be dropped. What one sequence cannot
+/// go on with, because nothing is left to choose from or a stage gave up, is its own result and hurts no other.
+pub fn step_each(
+    checkpoint: &Checkpoint,
+    work: &mut [Work<'_>],
+) -> Result<Vec<Result<Progress, GenerateError>>, GenerateError> {
     checkpoint.decoder.device().with_context(|| advance(checkpoint, work))
+}
+
+/// [`step_each`], for those who end all sequences when one cannot go on.
+///
+/// # Errors
+/// The first failure.
+pub fn step(checkpoint: &Checkpoint, work: &mut [Work<'_>]) -> Result<Vec<Progress>, GenerateError> {
+    step_each(checkpoint, work)?.into_iter().collect()
 }
 
 /// What becomes of the rows of one sequence in a step.
@@ -510,7 +527,10 @@ struct Share {
     draws: bool,
 }
 
-fn advance(checkpoint: &Checkpoint, work: &mut [Work<'_>]) -> Result<Vec<Progress>, GenerateError> {
+fn advance(
+    checkpoint: &Checkpoint,
+    work: &mut [Work<'_>],
+) -> Result<Vec<Result<Progress, GenerateError>>, GenerateError> {
     let decoder = &checkpoint.decoder;
     let mut shares = Vec::with_capacity(work.len());
     let mut wanted: Vec<u32> = Vec::new(); // rows of which logits are needed
@@ -551,17 +571,16 @@ fn advance(checkpoint: &Checkpoint, work: &mut [Work<'_>]) -> Result<Vec<Progres
         let rows: Vec<Vec<f32>> = logits.by_ref().take(share.scored).collect();
         let end = generation.conditioned.done() - (share.portions[0] - share.scored);
         let scored = generation.score(&rows, end);
-        let mut progress = if share.draws {
+        let progress = if share.draws {
             let first: Vec<f32> = logits.next().unwrap_or_default();
             let second = if generation.unconditioned.is_some() { logits.next() } else { None };
-            generation.draw(first, second.as_deref())?
+            generation.draw(first, second.as_deref())
         } else if generation.pending() == 0 {
-            generation.end()
+            Ok(generation.end())
         } else {
-            Progress::default()
+            Ok(Progress::default())
         };
-        progress.scored = scored;
-        results.push(progress);
+        results.push(progress.map(|progress| Progress { scored, ..progress }));
     }
     Ok(results)
 }

@@ -97,7 +97,7 @@ impl Inner {
         seconds("request", "From the head of a request to the head of its answer", &self.request);
         seconds("validation", "Reading and checking a request, tokenization included", &self.validation);
         seconds("queue", "From submission until a request's first sequence starts", &self.queue);
-        seconds("prefill", "From the start of a sequence to its first token", &self.prefill);
+        seconds("prefill", "From a request's start to its first token", &self.prefill);
         seconds("time_to_first_token", "From submission to a request's first token", &self.first_token);
         seconds("inter_token_latency", "Between two tokens of a sequence", &self.inter_token);
         seconds("step", "One step of the batch", &self.step);
@@ -106,7 +106,11 @@ impl Inner {
         r.register("sequences_pending", "Sequences that wait for a place in the batch", self.pending.clone());
         r.register("kv_blocks", "Blocks of the key-value cache, by state", self.blocks.clone());
         r.register("prompt_tokens", "Tokens of prompts", self.prompt_tokens.clone());
-        r.register("cached_prompt_tokens", "Tokens of prompts found in the prefix cache", self.cached_tokens.clone());
+        r.register(
+            "cached_prompt_tokens",
+            "Tokens found in the prefix cache, over all choices and passes",
+            self.cached_tokens.clone(),
+        );
         r.register("generated_tokens", "Tokens generated", self.generated_tokens.clone());
         r.register("step_tokens", "Tokens run through the decoder", self.step_tokens.clone());
         Inner { registry: r, ..self }
@@ -150,12 +154,13 @@ impl Metrics {
     pub fn first_token(&self, since_submission: Duration, since_start: Duration) {
         self.0.first_token.observe(since_submission.as_secs_f64());
         self.0.prefill.observe(since_start.as_secs_f64());
-        self.0.generated_tokens.inc();
     }
 
-    /// Another token of a sequence came.
-    pub fn token(&self, since_the_last: Duration) {
-        self.0.inter_token.observe(since_the_last.as_secs_f64());
+    /// A token of a sequence was taken on its way to the client, so long after the one before it.
+    pub fn token(&self, since_the_last: Option<Duration>) {
+        if let Some(time) = since_the_last {
+            self.0.inter_token.observe(time.as_secs_f64());
+        }
         self.0.generated_tokens.inc();
     }
 

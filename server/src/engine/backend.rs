@@ -31,6 +31,9 @@ pub struct Memory {
     pub cached: usize,
 }
 
+/// What a step brings: for each sequence its progress or why it cannot go on, or why the whole step failed.
+pub type Stepped = Result<Vec<Result<Progress, GenerateError>>, GenerateError>;
+
 /// What the engine thread drives: sequences that are started, advanced together, and dropped.
 ///
 /// The one real backend is the [`Decoder`]; the scheduler's tests use one that panics and stalls on demand.
@@ -45,8 +48,9 @@ pub trait Backend: Send + 'static {
     /// still among them.
     fn pending(&self, sequence: &Self::Sequence) -> Pending;
 
-    /// One step: of each sequence at most so many tokens of each pass are run. The results are in the order of `work`.
-    fn step(&mut self, work: &mut [(&mut Self::Sequence, usize)]) -> Result<Vec<Progress>, GenerateError>;
+    /// One step: of each sequence at most so many tokens are run, all passes together, but at least one of each. The
+    /// results are in the order of `work`; an error in one of them ends that sequence alone.
+    fn step(&mut self, work: &mut [(&mut Self::Sequence, usize)]) -> Stepped;
 
     /// How memory stands.
     fn memory(&self) -> Memory {
@@ -103,9 +107,18 @@ impl Decoder {
     /// The backend for a checkpoint, with at most `kv_cache_bytes` for keys and values, but never less than one sequence
     /// of the whole context needs under guidance.
     pub fn new(checkpoint: Arc<Checkpoint>, kv_cache_bytes: usize) -> Self {
-        let config = checkpoint.config();
-        let least = 2 * config.context_length().div_ceil(BLOCK_TOKENS);
-        let capacity = (kv_cache_bytes / KvPool::block_bytes(config).max(1)).max(least);
+        let (config, block_bytes) = (checkpoint.config(), KvPool::block_bytes(checkpoint.config()).max(1));
+        let passes = 1 + usize::from(checkpoint.rated()); // guidance needs ratings
+        let least = passes * config.context_length().div_ceil(BLOCK_TOKENS);
+        let capacity = (kv_cache_bytes / block_bytes).max(least);
+        if capacity * block_bytes > kv_cache_bytes {
+            let (configured, needed) = (kv_cache_bytes >> 20, (capacity * block_bytes) >> 20);
+            tracing::warn!(
+                configured_mib = configured,
+                needed_mib = needed,
+                "the key-value cache must hold one sequence"
+            );
+        }
         let pool = KvPool::new(config, capacity);
         let shareable = config.fixed_positions();
         Decoder { checkpoint, pool, prefixes: PrefixCache::default(), shareable }
@@ -135,7 +148,8 @@ impl Backend for Decoder {
                 }
             });
             match started {
-                Ok(_) if under_way => {
+                // Whether there was memory or not: what it will need is much less.
+                _ if under_way => {
                     generation.release();
                     return Started::Later;
                 }
@@ -156,12 +170,15 @@ impl Backend for Decoder {
         }
     }
 
-    fn step(&mut self, work: &mut [(&mut Sequence, usize)]) -> Result<Vec<Progress>, GenerateError> {
+    fn step(&mut self, work: &mut [(&mut Sequence, usize)]) -> Stepped {
         let mut generations: Vec<Work<'_>> = work
             .iter_mut()
-            .map(|(sequence, tokens)| Work { generation: &mut sequence.generation, tokens: *tokens })
+            .map(|(Sequence { generation, .. }, tokens)| Work {
+                tokens: tokens.div_ceil(generation.passes()),
+                generation,
+            })
             .collect();
-        let progress = safelmm_model::step(&self.checkpoint, &mut generations)?;
+        let progress = safelmm_model::step_each(&self.checkpoint, &mut generations)?;
         for (sequence, _) in work {
             self.keep(sequence);
         }
@@ -176,6 +193,9 @@ impl Backend for Decoder {
 impl Decoder {
     /// Announces the blocks that a sequence is about to compute.
     fn claim(&mut self, sequence: &mut Sequence) {
+        if sequence.generation.is_embedding() {
+            return;
+        }
         let claim = sequence.claim.insert(Claim::default());
         for (pass, (tokens, done)) in sequence.passes.iter_mut().zip(sequence.generation.tokens()) {
             if tokens.len() <= self.shareable {
@@ -186,7 +206,9 @@ impl Decoder {
 
     /// Puts the finished blocks of a sequence into the prefix cache.
     fn keep(&mut self, sequence: &mut Sequence) {
-        let shareable = sequence.generation.tokens().all(|(tokens, _)| tokens.len() <= self.shareable);
+        // Embeddings find nothing in the cache, and would push out what others can.
+        let shareable = !sequence.generation.is_embedding()
+            && sequence.generation.tokens().all(|(tokens, _)| tokens.len() <= self.shareable);
         let finished = sequence.generation.finished_blocks().filter(|_| shareable);
         for (pass, (tokens, blocks)) in sequence.passes.iter_mut().zip(finished) {
             self.prefixes.keep(&mut pass.chain, tokens, blocks, &mut pass.kept);

@@ -16,6 +16,8 @@ const RETRY_AFTER: std::ops::RangeInclusive<f64> = 1.0..=60.0;
 pub(super) struct Gauges {
     running: AtomicUsize,
     pending: AtomicUsize,
+    /// Tokens of the pending sequences.
+    pending_tokens: AtomicUsize,
     /// Tokens a second, prompts and answers together; 0 before the first step.
     speed: Mutex<f64>,
     metrics: Metrics,
@@ -23,7 +25,8 @@ pub(super) struct Gauges {
 
 impl Gauges {
     pub(super) fn new(metrics: Metrics) -> Self {
-        Gauges { running: AtomicUsize::new(0), pending: AtomicUsize::new(0), speed: Mutex::new(0.0), metrics }
+        let (running, pending, pending_tokens) = Default::default();
+        Gauges { running, pending, pending_tokens, speed: Mutex::new(0.0), metrics }
     }
 
     /// A sequence was started, so many tokens of its prompt found in the prefix cache.
@@ -40,9 +43,10 @@ impl Gauges {
     }
 
     /// How things stand between two steps.
-    pub(super) fn stand(&self, running: usize, pending: usize, memory: Memory) {
+    pub(super) fn stand(&self, running: usize, pending: usize, pending_tokens: usize, memory: Memory) {
         self.running.store(running, Ordering::Relaxed);
         self.pending.store(pending, Ordering::Relaxed);
+        self.pending_tokens.store(pending_tokens, Ordering::Relaxed);
         self.metrics.engine(running, pending, memory);
     }
 
@@ -56,8 +60,9 @@ impl Gauges {
         self.pending.load(Ordering::Relaxed)
     }
 
-    /// When so many waiting tokens will have been run, by the engine's recent speed.
+    /// When so many waiting tokens, and those of the pending sequences, will have been run, by the engine's recent speed.
     pub(super) fn retry_after(&self, waiting_tokens: usize) -> Duration {
+        let waiting_tokens = waiting_tokens.saturating_add(self.pending_tokens.load(Ordering::Relaxed));
         let speed = *self.speed.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = if speed > 0.0 { waiting_tokens as f64 / speed } else { 0.0 };
         Duration::from_secs_f64(seconds.clamp(*RETRY_AFTER.start(), *RETRY_AFTER.end()).ceil())

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
 
-pub use backend::{Backend, Decoder, Memory, Pending, Sequence, Started};
+pub use backend::{Backend, Decoder, Memory, Pending, Sequence, Started, Stepped};
 pub use prefix::CacheDomain;
 
 use crate::metrics::Metrics;
@@ -48,6 +48,12 @@ pub enum EngineError {
         /// The configured time for one request.
         limit: Duration,
     },
+    /// One of its sequences has no token left to choose from, or a stage of its logits chain gave up.
+    #[error(
+        "the answer cannot go on: what the request allows leaves no token to choose from, or its grammar costs too much to \
+         follow. Simplify the grammar, or allow more tokens"
+    )]
+    CannotGoOn,
     /// A step in which this request took part failed or panicked; the log holds the cause.
     #[error("the model failed while it generated this answer")]
     StepFailed,
@@ -115,7 +121,7 @@ impl<S: Send + 'static> Engine<S> {
     /// [`EngineError::QueueFull`], [`EngineError::Stopped`].
     pub fn submit(&self, sequences: Vec<S>, tokens: usize) -> Result<Ticket, EngineError> {
         let (sender, events) = mpsc::unbounded_channel();
-        let job = Job { sequences, events: sender, span: Span::current() };
+        let job = Job { sequences, events: sender, tokens, span: Span::current() };
         self.queue.push(job, tokens, |waiting| waiting.events.is_closed()).map_err(|refused| match refused {
             Refused::Full => EngineError::QueueFull { retry_after: self.gauges.retry_after(self.queue.cost()) },
             Refused::Closed => EngineError::Stopped,
@@ -174,8 +180,8 @@ impl<S> Drop for Engine<S> {
 
 /// The receiving end of one request; dropping it cancels the request.
 ///
-/// Events are not bounded by the speed of the client: what waits here is at most one answer, whose length is bounded by
-/// the context.
+/// Events are not bounded by the speed of the client: what waits here is at most the answers to one request, which the
+/// limits on its sequences and the context bound; a client that takes nothing is cut off by the listener.
 #[derive(Debug)]
 pub struct Ticket {
     events: mpsc::UnboundedReceiver<Result<Event, EngineError>>,

@@ -105,7 +105,10 @@ impl PrefixCache {
         chain.extend(tokens);
         self.claims.retain(|_, claim| claim.strong_count() > 0);
         for id in chain.ids.iter().skip(known) {
-            self.claims.insert(*id, Arc::downgrade(claim));
+            // What is there, or under way, is nobody else's to announce.
+            if !self.entries.contains_key(id) {
+                self.claims.entry(*id).or_insert_with(|| Arc::downgrade(claim));
+            }
         }
     }
 
@@ -124,8 +127,8 @@ impl PrefixCache {
         self.touch(&ids);
     }
 
-    /// Drops blocks that no sequence uses, those first that were of use the longest ago, until `missing` are free or none
-    /// is left; returns how many were dropped.
+    /// Drops `missing` blocks that no sequence uses, those first that were of use the longest ago, and returns how many were
+    /// dropped: none, if there are not that many.
     pub(super) fn evict(&mut self, missing: usize) -> usize {
         let mut idle: Vec<(u64, BlockId)> = self
             .entries
@@ -133,6 +136,9 @@ impl PrefixCache {
             .filter(|(_, entry)| Arc::strong_count(&entry.block) == 1)
             .map(|(id, entry)| (entry.used, *id))
             .collect();
+        if idle.len() < missing {
+            return 0;
+        }
         idle.sort_unstable();
         idle.truncate(missing);
         idle.iter().for_each(|(_, id)| {
@@ -149,7 +155,7 @@ impl PrefixCache {
 
 #[cfg(test)]
 mod tests {
-    use safelmm_model::{Config, KvPool};
+    use safelmm_model::{Generation, GenerationRequest, Work};
 
     use super::*;
 
@@ -194,9 +200,39 @@ mod tests {
         assert!(matches!(cache.find(&mut chain("a"), &tokens, 2), Found::Blocks(blocks) if blocks.is_empty()));
     }
 
+    /// Runs a prompt of so many tokens on the demo; its blocks.
+    fn blocks(tokens: &[u32]) -> Vec<Arc<KvBlock>> {
+        let checkpoint = crate::demo::open().unwrap();
+        let mut generation = Generation::new(&checkpoint, GenerationRequest::new(tokens.to_vec(), 1)).unwrap();
+        let work = Work { generation: &mut generation, tokens: usize::MAX };
+        safelmm_model::step(&checkpoint, &mut [work]).unwrap();
+        let (_, blocks) = generation.finished_blocks().next().unwrap();
+        blocks.to_vec()
+    }
+
     #[test]
-    fn nothing_is_evicted_that_a_sequence_uses() {
-        assert_eq!(PrefixCache::default().evict(5), 0);
-        let _: fn(&Config, usize) -> KvPool = KvPool::new;
+    fn the_oldest_go_first_from_their_ends_and_none_that_is_in_use() {
+        let tokens: Vec<u32> = (300..300 + BLOCK_TOKENS as u32 * 3).collect();
+        let made = blocks(&tokens);
+        assert_eq!(made.len(), 3, "the start of the sequence is one token more");
+        let mut cache = PrefixCache::default();
+        let (mut old, mut new) = (chain("old"), chain("new"));
+        cache.keep(&mut old, &tokens, &made, &mut 0);
+        drop(made);
+        cache.keep(&mut new, &tokens, &blocks(&tokens), &mut 0);
+        assert_eq!((cache.len(), cache.evict(7)), (6, 0), "what cannot succeed throws nothing out");
+        let known = |cache: &mut PrefixCache, chain: &mut Chain| match cache.find(chain, &tokens, 3) {
+            Found::Blocks(blocks) => blocks.len(),
+            Found::UnderWay => 0,
+        };
+        assert_eq!(cache.evict(1), 1);
+        assert_eq!(known(&mut cache, &mut old), 2, "the end of the older sequence");
+        assert_eq!(known(&mut cache, &mut new), 3);
+        // The older one was looked for before the newer one, and is in use now.
+        let Found::Blocks(used) = cache.find(&mut old, &tokens, 3) else { panic!("nothing is under way") };
+        assert_eq!((used.len(), cache.evict(4), cache.evict(3)), (2, 0, 3));
+        assert_eq!((known(&mut cache, &mut old), known(&mut cache, &mut new)), (2, 0));
+        drop(used);
+        assert_eq!((cache.evict(2), cache.len()), (2, 0));
     }
 }

@@ -19,7 +19,10 @@ struct Script {
 #[derive(Clone, Copy, PartialEq)]
 enum End {
     Finish,
+    /// Of the whole step.
     Error,
+    /// Of this sequence.
+    Alone,
     Panic,
 }
 
@@ -49,10 +52,11 @@ impl Backend for Scripted {
         if script.prompt > 0 { Pending::Prompt(script.prompt) } else { Pending::Token }
     }
 
-    fn step(&mut self, work: &mut [(&mut Script, usize)]) -> Result<Vec<Progress>, GenerateError> {
+    fn step(&mut self, work: &mut [(&mut Script, usize)]) -> Stepped {
         self.portions.send(work.iter().map(|(_, tokens)| *tokens).collect()).unwrap();
         self.go.recv().ok();
         let mut freed = 0;
+        let mut broken = None;
         let results = work
             .iter_mut()
             .map(|(script, tokens)| {
@@ -65,7 +69,8 @@ impl Backend for Scripted {
                 let last = script.left == 0;
                 match script.end {
                     End::Panic if last => panic!("as the script says"),
-                    End::Error if last => return Err(GenerateError::EmptyPrompt),
+                    End::Error if last => broken = Some(GenerateError::EmptyPrompt),
+                    End::Alone if last => return Err(GenerateError::EmptyPrompt),
                     _ => {}
                 }
                 freed += if last { script.blocks } else { 0 };
@@ -75,7 +80,7 @@ impl Backend for Scripted {
             })
             .collect();
         self.free += freed;
-        results
+        broken.map_or(Ok(results), Err)
     }
 }
 
@@ -223,6 +228,33 @@ async fn a_panic_or_an_error_ends_the_requests_of_that_step_and_no_others() {
         assert_eq!(tokens(&mut bad, 1).await, Err(EngineError::StepFailed));
         assert_eq!(tokens(&mut beside, 1).await, Err(EngineError::StepFailed));
         assert_eq!(tokens(&mut after, 1).await, Ok(vec![vec![3, 3]]));
+    }
+}
+
+#[tokio::test]
+async fn a_sequence_that_cannot_go_on_ends_alone() {
+    let bench = bench(EngineConfig { max_batch: 2, ..config() });
+    let mut bad = bench.submit(vec![script(1, 2, End::Alone)]).unwrap();
+    assert_eq!(bench.size(), 1);
+    let mut beside = bench.submit(vec![script(2, 3, End::Finish)]).unwrap();
+    bench.go(20);
+    assert_eq!(tokens(&mut bad, 1).await, Err(EngineError::CannotGoOn));
+    assert_eq!(tokens(&mut beside, 1).await, Ok(vec![vec![2, 2, 2]]));
+}
+
+#[tokio::test]
+async fn requests_take_turns_and_none_is_passed_by_for_ever() {
+    let bench = bench(EngineConfig { queue: 100, max_batch: 1, ..config() });
+    let _running = bench.submit(vec![script(9, 1, End::Finish)]).unwrap();
+    assert_eq!(bench.size(), 1);
+    let mut many = bench.submit((0..3).map(|n| script(n, 1, End::Finish)).collect()).unwrap();
+    let mut others: Vec<Ticket> = (0..6).map(|n| bench.submit(vec![script(10 + n, 1, End::Finish)]).unwrap()).collect();
+    // Its three sequences have had their turns when three of the others have.
+    bench.go(7);
+    assert_eq!(tokens(&mut many, 3).await, Ok(vec![vec![0], vec![1], vec![2]]));
+    bench.go(20);
+    for (n, other) in others.iter_mut().enumerate() {
+        assert_eq!(tokens(other, 1).await, Ok(vec![vec![10 + n as u32]]));
     }
 }
 

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use safelmm_model::Progress;
+use safelmm_model::{GenerateError, Progress};
 use tokio::sync::mpsc::UnboundedSender;
 use tracing::Span;
 
@@ -18,6 +18,8 @@ use super::{EngineConfig, EngineError, Event};
 pub(super) struct Job<S> {
     pub(super) sequences: Vec<S>,
     pub(super) events: Events,
+    /// Those of its prompts and its longest answers.
+    pub(super) tokens: usize,
     /// The request's span, for what the engine says of it.
     pub(super) span: Span,
 }
@@ -29,6 +31,8 @@ struct Slot<S> {
     sequence: S,
     index: usize,
     events: Events,
+    /// Its part of the request's tokens.
+    tokens: usize,
     span: Span,
 }
 
@@ -96,7 +100,9 @@ impl<B: Backend> Worker<B> {
         // Requests that could have had a place and wait for another one's work, or for memory.
         let mut passed_over = 0;
         while self.batch.len() < self.config.max_batch {
-            if self.pending.len() < self.config.max_batch
+            // Those that wait for another one's work keep nobody from leaving the queue, within reason.
+            let looked_at = self.config.max_batch + passed_over.min(3 * self.config.max_batch);
+            if self.pending.len() < looked_at
                 && let Some(job) = self.queue.try_pop()
             {
                 self.admit(job);
@@ -134,14 +140,15 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    /// A new request is the next to get a place.
+    /// A new request has its turn after those that came before it.
     fn admit(&mut self, job: Job<B::Sequence>) {
-        let Job { sequences, events, span } = job;
+        let Job { sequences, events, tokens, span } = job;
         if events.is_closed() {
             return;
         }
-        let slot = |(index, sequence)| Slot { sequence, index, events: events.clone(), span: span.clone() };
-        self.pending.push_front(sequences.into_iter().enumerate().map(slot).collect());
+        let tokens = tokens / sequences.len().max(1);
+        let slot = |(index, sequence)| Slot { sequence, index, events: events.clone(), tokens, span: span.clone() };
+        self.pending.push_back(sequences.into_iter().enumerate().map(slot).collect());
     }
 
     /// How many tokens of each sequence the next step runs: the next one of those whose prompt is through, and equal
@@ -193,10 +200,18 @@ impl<B: Backend> Worker<B> {
         }
     }
 
-    fn deliver(&mut self, progress: Vec<Progress>) {
+    fn deliver(&mut self, progress: Vec<Result<Progress, GenerateError>>) {
         let mut progress = progress.into_iter();
         self.batch.retain(|slot| {
-            let Some(progress) = progress.next() else { return true };
+            let progress = match progress.next() {
+                None => return true,
+                Some(Ok(progress)) => progress,
+                Some(Err(error)) => {
+                    slot.span.in_scope(|| tracing::warn!(cause = error.to_string(), "an answer cannot go on"));
+                    slot.fail(EngineError::CannotGoOn);
+                    return false;
+                }
+            };
             let Progress { scored, step, embedding, finish } = &progress;
             if scored.is_empty() && step.is_none() && embedding.is_none() && finish.is_none() {
                 return true;
@@ -221,7 +236,8 @@ impl<B: Backend> Worker<B> {
     /// Tells the gauges how things stand.
     fn report(&self) {
         let pending = self.pending.iter().map(VecDeque::len).sum();
-        self.gauges.stand(self.batch.len(), pending, self.backend.memory());
+        let tokens = self.pending.iter().flatten().map(|slot| slot.tokens).sum();
+        self.gauges.stand(self.batch.len(), pending, tokens, self.backend.memory());
     }
 }
 

@@ -249,7 +249,7 @@ impl ApiError {
             ApiError::Engine(EngineError::QueueFull { .. }) => StatusCode::TOO_MANY_REQUESTS,
             ApiError::Engine(EngineError::Timeout { .. }) => StatusCode::GATEWAY_TIMEOUT,
             ApiError::Engine(EngineError::Stopped) => StatusCode::SERVICE_UNAVAILABLE,
-            ApiError::Engine(EngineError::TooLarge) => StatusCode::BAD_REQUEST,
+            ApiError::Engine(EngineError::TooLarge | EngineError::CannotGoOn) => StatusCode::BAD_REQUEST,
             ApiError::Engine(EngineError::StepFailed) | ApiError::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -289,6 +289,7 @@ impl ApiError {
             ApiError::Engine(EngineError::Timeout { .. }) => Some("timeout"),
             ApiError::Engine(EngineError::Stopped) => Some("shutting_down"),
             ApiError::Engine(EngineError::TooLarge) => Some("too_large"),
+            ApiError::Engine(EngineError::CannotGoOn) => Some("answer_impossible"),
             _ if self.status().is_server_error() => Some("internal_error"),
             _ => None,
         }

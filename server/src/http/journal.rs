@@ -59,13 +59,11 @@ impl Journal {
     pub fn token(&mut self, sequence: usize) {
         let now = Instant::now();
         self.completion_tokens += 1;
+        self.metrics.token(self.last_tokens.insert(sequence, now).map(|last| now - last));
         if self.first_token.is_none() {
             self.first_token = Some(now - self.submitted);
             self.phase = info_span!(parent: &self.span, "decode");
-        }
-        match self.last_tokens.insert(sequence, now) {
-            Some(last) => self.metrics.token(now - last),
-            None => self.metrics.first_token(now - self.submitted, now - self.started.unwrap_or(self.submitted)),
+            self.metrics.first_token(now - self.submitted, now - self.started.unwrap_or(self.submitted));
         }
     }
 

@@ -63,8 +63,13 @@ pub enum ApiError {
         in_browser: bool,
     },
     /// The key's limits do not let the request in.
-    #[error(transparent)]
-    Limited(Refusal),
+    #[error("{refusal}")]
+    Limited {
+        /// Why, and when to come back.
+        refusal: Refusal,
+        /// The parameter that can make the request smaller.
+        param: &'static str,
+    },
     /// The key does not have the right to a declared use.
     #[error(
         "This API key may not be used for {declared} use{}",
@@ -217,6 +222,11 @@ impl ApiError {
         ApiError::Parameter { param: param.into(), message: message.into() }
     }
 
+    /// A request that the key's limits do not let in; `param` is what could make it smaller.
+    pub fn limited(param: &'static str) -> impl Fn(Refusal) -> Self {
+        move |refusal| ApiError::Limited { refusal, param }
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -226,8 +236,10 @@ impl ApiError {
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             ApiError::UseNotAllowed { .. } | ApiError::Rating(RatingRefusal::CannotKeep(_)) => StatusCode::FORBIDDEN,
-            ApiError::Rating(_) | ApiError::Limited(Refusal::NeverFits { .. }) => StatusCode::BAD_REQUEST,
-            ApiError::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Rating(_) | ApiError::Limited { refusal: Refusal::NeverFits { .. }, .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            ApiError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::ForeignSite(_) => StatusCode::FORBIDDEN,
             ApiError::UnknownModel { .. }
@@ -274,8 +286,8 @@ impl ApiError {
             ApiError::Unauthorized { .. } => Some("invalid_api_key"),
             ApiError::UseNotAllowed { .. } => Some("use_not_allowed"),
             ApiError::Rating(RatingRefusal::CannotKeep(_)) => Some("rating_not_allowed"),
-            ApiError::Limited(Refusal::NeverFits { .. }) => Some("token_limit_exceeded"),
-            ApiError::Limited(_) => Some("rate_limit_exceeded"),
+            ApiError::Limited { refusal: Refusal::NeverFits { .. }, .. } => Some("token_limit_exceeded"),
+            ApiError::Limited { .. } => Some("rate_limit_exceeded"),
             ApiError::Policy { .. } => Some("content_policy_violation"),
             ApiError::UnknownModel { .. } => Some("model_not_found"),
             ApiError::ForeignSite(_) => Some("foreign_site"),
@@ -301,7 +313,7 @@ impl ApiError {
             ApiError::UnknownModel { .. } => Some("model".into()),
             ApiError::UseNotAllowed { .. } => Some("safelmm.use".into()),
             ApiError::Rating(_) => Some("safelmm.rating".into()),
-            ApiError::Limited(Refusal::NeverFits { .. }) => Some("max_tokens".into()),
+            ApiError::Limited { refusal: Refusal::NeverFits { .. }, param } => Some((*param).into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
             ApiError::Encoder(_) if !self.status().is_server_error() => Some("input".into()),
             ApiError::Tokenizer { source: TokenizerError::NoTools, .. } => Some("tools".into()),
@@ -372,7 +384,7 @@ impl IntoResponse for ApiError {
                 };
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
-            ApiError::Limited(refusal) => {
+            ApiError::Limited { refusal, .. } => {
                 if let Some(wait) = refusal.retry_after() {
                     let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
                     response.headers_mut().insert(header::RETRY_AFTER, ms.div_ceil(1000).into());

@@ -37,13 +37,15 @@ pub async fn authenticate(State(app): State<App>, mut request: Request, next: Ne
     }
     // Pages and listings cost next to nothing and count for nothing.
     let counts = !request.method().is_safe();
-    let admitted = if counts { principal.admit() } else { Ok(None) };
+    let admitted = if counts { principal.admit() } else { Ok(principal.clone()) };
     let mut response = match admitted {
-        Ok(admission) => {
-            request.extensions_mut().insert(principal.clone());
+        Ok(admitted) => {
+            let admission = admitted.admission();
+            // Whatever works on the request holds a clone, and so its place among the concurrent ones.
+            request.extensions_mut().insert(admitted);
             next.run(request).await.map(|body| Guarded::body(body, admission))
         }
-        Err(refusal) => ApiError::Limited(refusal).into_response(),
+        Err(refusal) => ApiError::limited("max_tokens")(refusal).into_response(),
     };
     tell_standing(response.headers_mut(), principal.standing());
     response

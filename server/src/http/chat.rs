@@ -68,6 +68,11 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
         Some(calling) => calling.grammar(app)?,
         None => constraints::grammar(request.response_format.take(), app)?,
     };
+    if grammar.is_some() && shared.sampling.ignore_eos {
+        let message = "'ignore_eos' cannot be combined with an answer of a given form ('response_format', or a \
+                       'tool_choice' that asks for a call): the end of the text is what such a form ends with";
+        return Err(ApiError::parameter("ignore_eos", message));
+    }
     let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
     let messages = messages::check(request.messages, app, &mut policy)?;
     let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);

@@ -105,14 +105,14 @@ pub async fn embeddings(
         Plan::Model(sequences) => sequences.iter().map(Generation::prompt_tokens).sum(),
         Plan::Encoder(_, texts) => texts.iter().map(Vec::len).sum(),
     };
-    let mut charge = principal.charge(tokens).map_err(ApiError::Limited)?;
+    let mut charge = principal.charge(tokens).map_err(ApiError::limited("input"))?;
     let (model, vectors) = match plan {
         Plan::Model(sequences) => {
             (app.model_name().to_owned(), by_model(&app, &principal, sequences, tokens, charge).await?)
         }
         Plan::Encoder(embedder, texts) => {
-            let vectors = embedder.embed(texts).await?;
-            charge.settle(tokens);
+            // What has begun is paid for, even if it fails or the client leaves.
+            let vectors = embedder.embed(texts, |begun| charge.settle(begun)).await?;
             (embedder.encoder().name().to_owned(), vectors)
         }
     };

@@ -63,8 +63,13 @@ pub enum ApiError {
         in_browser: bool,
     },
     /// The key's limits do not let the request in.
-    #[error(transparent)]
-    Limited(Refusal),
+    #[error("{refusal}")]
+    Limited {
+        /// Why, and when to come back.
+        refusal: Refusal,
+        /// The parameter that can make the request smaller.
+        param: &'static str,
+    },
     /// The key does not have the right to a declared use.
     #[error(
         "This API key may not be used for {declared} use{}",
@@ -177,12 +182,13 @@ struct ErrorFields {
 }
 
 /// Every status with which a request may be refused or fail, for the API's description.
-const STATUSES: [(StatusCode, &str); 10] = [
+const STATUSES: [(StatusCode, &str); 11] = [
     (StatusCode::BAD_REQUEST, "A parameter is unknown, wrong or cannot be honoured, or a policy refuses the text"),
     (StatusCode::UNAUTHORIZED, "The server asks for an API key, and this is none"),
     (StatusCode::FORBIDDEN, "The request comes from a page of another site, or the key does not allow it"),
     (StatusCode::NOT_FOUND, "There is no such model, store or path"),
     (StatusCode::METHOD_NOT_ALLOWED, "The path exists for another method"),
+    (StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
     (StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than the server accepts"),
     (StatusCode::TOO_MANY_REQUESTS, "Too many requests wait: `Retry-After` says when to come back"),
     (StatusCode::INTERNAL_SERVER_ERROR, "The server failed; its log has the cause"),
@@ -216,6 +222,11 @@ impl ApiError {
         ApiError::Parameter { param: param.into(), message: message.into() }
     }
 
+    /// A request that the key's limits do not let in; `param` is what could make it smaller.
+    pub fn limited(param: &'static str) -> impl Fn(Refusal) -> Self {
+        move |refusal| ApiError::Limited { refusal, param }
+    }
+
     /// The status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
@@ -225,8 +236,10 @@ impl ApiError {
             ApiError::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             ApiError::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             ApiError::UseNotAllowed { .. } | ApiError::Rating(RatingRefusal::CannotKeep(_)) => StatusCode::FORBIDDEN,
-            ApiError::Rating(_) | ApiError::Limited(Refusal::NeverFits { .. }) => StatusCode::BAD_REQUEST,
-            ApiError::Limited(_) => StatusCode::TOO_MANY_REQUESTS,
+            ApiError::Rating(_) | ApiError::Limited { refusal: Refusal::NeverFits { .. }, .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            ApiError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::ForeignSite(_) => StatusCode::FORBIDDEN,
             ApiError::UnknownModel { .. }
@@ -273,8 +286,8 @@ impl ApiError {
             ApiError::Unauthorized { .. } => Some("invalid_api_key"),
             ApiError::UseNotAllowed { .. } => Some("use_not_allowed"),
             ApiError::Rating(RatingRefusal::CannotKeep(_)) => Some("rating_not_allowed"),
-            ApiError::Limited(Refusal::NeverFits { .. }) => Some("token_limit_exceeded"),
-            ApiError::Limited(_) => Some("rate_limit_exceeded"),
+            ApiError::Limited { refusal: Refusal::NeverFits { .. }, .. } => Some("token_limit_exceeded"),
+            ApiError::Limited { .. } => Some("rate_limit_exceeded"),
             ApiError::Policy { .. } => Some("content_policy_violation"),
             ApiError::UnknownModel { .. } => Some("model_not_found"),
             ApiError::ForeignSite(_) => Some("foreign_site"),
@@ -301,7 +314,7 @@ impl ApiError {
             ApiError::UnknownModel { .. } => Some("model".into()),
             ApiError::UseNotAllowed { .. } => Some("safelmm.use".into()),
             ApiError::Rating(_) => Some("safelmm.rating".into()),
-            ApiError::Limited(Refusal::NeverFits { .. }) => Some("max_tokens".into()),
+            ApiError::Limited { refusal: Refusal::NeverFits { .. }, param } => Some((*param).into()),
             ApiError::UnknownStore(_) => Some("safelmm.stores".into()),
             ApiError::Encoder(_) if !self.status().is_server_error() => Some("input".into()),
             ApiError::Tokenizer { source: TokenizerError::NoTools, .. } => Some("tools".into()),
@@ -336,7 +349,20 @@ impl ApiError {
         } else if self.status().is_server_error() {
             tracing::error!(status, cause = self.to_string(), "failed");
         } else {
-            tracing::info!(status, reason = self.to_string(), "refused");
+            tracing::info!(status, param = self.param(), code = self.code(), reason = self.loggable(), "refused");
+        }
+    }
+
+    /// The message of a refusal for the log; none where it may say back what stands in a prompt, which is nobody's
+    /// business but the client's.
+    fn loggable(&self) -> Option<String> {
+        match self {
+            ApiError::Parameter { .. }
+            | ApiError::NotJson(_)
+            | ApiError::Tokenizer { .. }
+            | ApiError::Policy { .. }
+            | ApiError::Encoder(EncoderError::Tokenizer(_)) => None,
+            other => Some(other.to_string()),
         }
     }
 }
@@ -359,7 +385,7 @@ impl IntoResponse for ApiError {
                 };
                 response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
-            ApiError::Limited(refusal) => {
+            ApiError::Limited { refusal, .. } => {
                 if let Some(wait) = refusal.retry_after() {
                     let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
                     response.headers_mut().insert(header::RETRY_AFTER, ms.div_ceil(1000).into());
@@ -379,5 +405,52 @@ impl IntoResponse for ApiError {
             _ => {}
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One error of every status there is.
+    fn of_each_status() -> Vec<ApiError> {
+        let text = || "x".to_owned();
+        vec![
+            ApiError::parameter("input", "x"),
+            ApiError::Unauthorized { rejected: None, in_browser: false },
+            ApiError::ForeignSite(text()),
+            ApiError::UnknownRoute(text()),
+            ApiError::WrongMethod { method: text(), path: text() },
+            ApiError::BodyTimeout { limit: Duration::ZERO },
+            ApiError::BodyTooLarge { limit: 1 },
+            EngineError::QueueFull { retry_after: Duration::ZERO }.into(),
+            ApiError::Internal(text()),
+            EngineError::Stopped.into(),
+            EngineError::Timeout { limit: Duration::ZERO }.into(),
+        ]
+    }
+
+    #[test]
+    fn every_status_is_described_once() {
+        let described: Vec<u16> = STATUSES.iter().map(|(status, _)| status.as_u16()).collect();
+        let mut known: Vec<u16> = of_each_status().iter().map(|error| error.status().as_u16()).collect();
+        known.sort_unstable();
+        assert_eq!(described, known);
+    }
+
+    #[test]
+    fn the_log_does_not_repeat_what_a_client_wrote() {
+        const SECRET: &str = "my diary";
+        let denial = Denial { plugin: "p".into(), category: "c", reason: SECRET.into() };
+        for error in [
+            ApiError::parameter("prompt", format!("'prompt' must be a list, found \"{SECRET}\"")),
+            ApiError::NotJson(format!("the body must be an object in JSON, found \"{SECRET}\"")),
+            ApiError::Tokenizer { source: TokenizerError::TemplateRefused(SECRET.into()), param: "messages" },
+            ApiError::Policy { denial, param: "messages" },
+        ] {
+            assert!(error.to_string().contains(SECRET), "{error}");
+            assert_eq!(error.loggable(), None, "{error}");
+        }
+        assert!(ApiError::BodyUnreadable.loggable().is_some());
     }
 }

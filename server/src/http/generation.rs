@@ -1,10 +1,13 @@
 //! What completions and chat completions have in common, from the typed request to the answer.
 
+use std::num::NonZero;
+use std::sync::{Arc, LazyLock};
 use std::time::Instant;
 
 use axum::response::Response;
 use safelmm_model::Generation;
 use safelmm_plugins::Entry;
+use tokio::sync::Semaphore;
 use tracing::Span;
 
 use super::answer::{Head, Running, Shape, Streaming, answer};
@@ -37,6 +40,8 @@ pub struct Shared {
     /// Whether and how the answer is streamed.
     pub streaming: Streaming,
     extension: Extension,
+    /// The most tokens that the key's limits can ever let through.
+    most_tokens: Option<usize>,
     /// How choices are sampled.
     pub sampling: Sampling,
 }
@@ -49,6 +54,7 @@ impl Shared {
         Ok(Shared {
             streaming: Streaming::take(&mut fields)?,
             extension: Extension::new(fields.safelmm.take(), app, principal)?,
+            most_tokens: principal.most_tokens(),
             sampling: Sampling::take(&mut fields, app.checkpoint())?,
         })
     }
@@ -61,7 +67,7 @@ impl Shared {
         wanted: &Wanted,
         policy: Vec<Entry>,
     ) -> Result<Prepared<S>, ApiError> {
-        let plan = Plan::new(app, prompts, &self.sampling, wanted, self.extension)?;
+        let plan = Plan::new(app, prompts, &self.sampling, wanted, self.extension, self.most_tokens)?;
         Ok(Prepared { plan, streaming: self.streaming, report: Report::new(self.extension, policy) })
     }
 }
@@ -76,12 +82,15 @@ pub async fn generate<S: Shape, R: Send + 'static>(
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
     let Prepared { plan, streaming, report } = blocking({
+        // The principal moves along, so that the request counts until the work has ended, even if its client leaves.
         let (app, principal) = (app.clone(), principal.clone());
         move || prepare(&app, &principal, request)
     })
     .await?;
     app.metrics().validated(begun.elapsed(), plan.prompt_tokens);
-    let charge = principal.charge(plan.prompt_tokens.saturating_add(plan.max_tokens)).map_err(ApiError::Limited)?;
+    let charge = principal
+        .charge(plan.prompt_tokens.saturating_add(plan.max_tokens))
+        .map_err(ApiError::limited("max_tokens"))?;
     let journal = Journal::new(plan.prompt_tokens, charge, app.metrics().clone());
     let submitted = submit(&app, &principal, plan.generations, report.declared_use());
     let running = Running::new(submitted, journal, plan.shapes)?;
@@ -108,12 +117,26 @@ pub fn submit(
     app.engine().submit(sequences, tokens)
 }
 
-/// Runs work that takes the processor for a while on a thread of its own, in the current span.
+/// The requests that are prepared at once: more would only slow each other, and the engine, down. A turn goes with the
+/// work and not with its client, who may leave before the work has ended.
+static TURNS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    Arc::new(Semaphore::new(processors.max(2)))
+});
+
+/// Runs work that takes the processor for a while on a thread of its own, in the current span, when it has its turn.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let span = Span::current();
-    let done = tokio::task::spawn_blocking(move || span.in_scope(work)).await;
+    let turn = Arc::clone(&TURNS).acquire_owned().await;
+    let turn = turn.map_err(|error| ApiError::Internal(format!("no request is prepared any more: {error}")))?;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = span.in_scope(work);
+        drop(turn);
+        done
+    })
+    .await;
     done.unwrap_or_else(|error| Err(ApiError::Internal(format!("a request could not be prepared: {error}"))))
 }
 

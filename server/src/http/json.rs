@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 use super::error::ApiError;
 use super::generation::blocking;
 use crate::app::App;
+use crate::keys::Principal;
 
 /// Longer bodies are parsed away from the threads that serve sockets.
 const PARSED_AT_ONCE: usize = 64 << 10;
@@ -30,6 +31,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, ApiError> {
+        let principal = request.extensions().get::<Principal>().cloned();
         let bytes = Bytes::from_request(request, app).await.map_err(|rejection| match rejection.status() {
             StatusCode::PAYLOAD_TOO_LARGE => ApiError::BodyTooLarge { limit: app.server_config().max_body_bytes },
             _ => ApiError::BodyUnreadable,
@@ -37,7 +39,13 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Json<T> {
         if bytes.len() <= PARSED_AT_ONCE {
             return parse(&bytes).map(Json);
         }
-        blocking(move || parse(&bytes).map(Json)).await
+        blocking(move || {
+            let parsed = parse(&bytes).map(Json);
+            // Until here the request counts among the key's, even if its client has left.
+            drop(principal);
+            parsed
+        })
+        .await
     }
 }
 

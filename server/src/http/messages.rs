@@ -27,20 +27,24 @@ pub fn check(messages: Vec<Message>, app: &App, policy: &mut Vec<Entry>) -> Resu
         let message = format!("'messages' has {} messages: at most {MAX_MESSAGES} are possible", messages.len());
         return Err(ApiError::parameter("messages", message));
     }
+    let takes_tools = app.checkpoint().tokenizer.takes_tools();
     let messages: Vec<ChatMessage> = messages
         .into_iter()
         .enumerate()
-        .map(|(index, message)| check_message(message, &format!("messages[{index}]")))
+        .map(|(index, message)| check_message(message, takes_tools, &format!("messages[{index}]")))
         .collect::<Result<_, _>>()?;
     for message in &messages {
-        for text in [&message.role, &message.content].into_iter().chain(&message.name) {
+        let calls = message.tool_calls.iter().flat_map(|call| [&call.id, &call.name, &call.arguments]);
+        let texts = [&message.role, &message.content].into_iter().chain(&message.name).chain(&message.tool_call_id);
+        // A template writes all of them into the prompt.
+        for text in texts.chain(calls) {
             screen(app, text, "messages", policy)?;
         }
     }
     Ok(messages)
 }
 
-fn check_message(message: Message, path: &str) -> Result<ChatMessage, ApiError> {
+fn check_message(message: Message, takes_tools: bool, path: &str) -> Result<ChatMessage, ApiError> {
     let Message { role, content, name, tool_calls, tool_call_id, refusal, audio, function_call, annotations } = message;
     let error = |name: &str, message: &str| {
         let param = format!("{path}.{name}");
@@ -63,6 +67,12 @@ fn check_message(message: Message, path: &str) -> Result<ChatMessage, ApiError> 
     }
     if tool_call_id.is_some() && role != "tool" {
         return Err(error("tool_call_id", "stands in a message whose role is not \"tool\""));
+    }
+    // A template that knows no calls would leave them out of the prompt without a word.
+    let of_tools =
+        [("tool_calls", !calls.is_empty()), ("tool_call_id", tool_call_id.is_some()), ("role", role == "tool")];
+    if let Some((name, _)) = of_tools.iter().find(|(_, is_there)| *is_there && !takes_tools) {
+        return Err(error(name, &format!("cannot be honoured: {}", TokenizerError::NoTools)));
     }
     let content = match content {
         Some(Content::Text(text)) => text,

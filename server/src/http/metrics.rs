@@ -9,7 +9,8 @@ use crate::app::App;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Tells what the server counts and measures, in the form that Prometheus scrapes.
+/// Tells what the server counts and measures, in the form that Prometheus scrapes. It counts all keys together, so that
+/// whoever may ask sees the load of the others, though none of their texts.
 #[utoipa::path(
     get, path = "/metrics", tag = "server",
     responses((status = 200, description = "All metrics", body = String, content_type = "application/openmetrics-text"), ApiError),

@@ -1,6 +1,6 @@
 //! From checked parameters to the sequences that the engine will run.
 
-use safelmm_model::{Checkpoint, Generation, GenerationRequest, LogitsStage, Rating, StopStrings};
+use safelmm_model::{Checkpoint, Generation, GenerationRequest, LogitsStage, StopStrings};
 
 use super::answer::Ranking;
 use super::error::ApiError;
@@ -52,7 +52,7 @@ pub type Stages = Box<dyn Fn() -> Vec<Box<dyn LogitsStage>> + Send>;
 pub enum Length {
     /// As the request says; an answer for which the context has no room is refused.
     Exactly(usize),
-    /// The request says nothing: this many tokens, or as many as the context has room for.
+    /// The request says nothing: this many tokens, or as many as the context and the key's limits have room for.
     UpTo(usize),
 }
 
@@ -71,13 +71,15 @@ pub struct Plan<S> {
 }
 
 impl<S> Plan<S> {
-    /// Checks the prompts against the model and prepares every sequence; nothing is computed yet.
+    /// Checks the prompts against the model and prepares every sequence; nothing is computed yet. `most_tokens` is the most
+    /// that the key's limits can ever let through, prompts and answers together.
     pub fn new(
         app: &App,
         Prompts { prompts, param, length, best_of }: Prompts<S>,
         sampling: &Sampling,
         wanted: &Wanted,
         extension: Extension,
+        most_tokens: Option<usize>,
     ) -> Result<Self, ApiError> {
         let best_of = best_of.unwrap_or(sampling.n);
         let sequences = prompts.len().saturating_mul(best_of);
@@ -89,8 +91,13 @@ impl<S> Plan<S> {
             .map_err(|error| ApiError::parameter("stop", format!("'stop' cannot be used: {error}")))?;
         let ranking = Ranking { best_of, n: sampling.n };
         let mut plan = Plan { generations: Vec::new(), shapes: Vec::new(), ranking, prompt_tokens: 0, max_tokens: 0 };
+        let taken = |prompt: &Prompt<S>| prompt.tokens.len() + usize::from(extension.rating.is_some());
+        let room = most_tokens.map_or(usize::MAX, |most| {
+            let left = most.saturating_sub(prompts.iter().map(taken).sum());
+            left / sequences.max(1)
+        });
         for prompt in &prompts {
-            let max_tokens = length.tokens(&prompt.tokens, app.checkpoint(), extension.rating);
+            let max_tokens = length.tokens(taken(prompt), app.checkpoint(), room);
             for index in 0..best_of {
                 let request = GenerationRequest {
                     rating: extension.rating,
@@ -119,13 +126,13 @@ impl<S> Plan<S> {
 }
 
 impl Length {
-    fn tokens(self, prompt: &[u32], checkpoint: &Checkpoint, rating: Option<Rating>) -> usize {
+    /// For a prompt of so many tokens, by a key whose limits have `room` for so many more.
+    fn tokens(self, prompt: usize, checkpoint: &Checkpoint, room: usize) -> usize {
         match self {
             Length::Exactly(tokens) => tokens,
             Length::UpTo(tokens) => {
-                let taken = prompt.len() + usize::from(rating.is_some());
                 // At least one, so that a prompt which fills the context is refused as such.
-                tokens.min(checkpoint.context_length().saturating_sub(taken)).max(1)
+                tokens.min(checkpoint.context_length().saturating_sub(prompt)).min(room).max(1)
             }
         }
     }

@@ -163,13 +163,17 @@ pub fn prepare_text(app: &App, principal: &Principal, request: &DetokenizeReques
     get, path = "/tokenizer_info", tag = "tokens",
     responses((status = 200, description = "The tokenizer's special tokens and chat template", body = TokenizerInfo), ApiError),
 )]
-pub async fn tokenizer_info(State(app): State<App>) -> axum::Json<TokenizerInfo> {
+pub async fn tokenizer_info(
+    State(app): State<App>,
+    principal: Principal,
+) -> Result<axum::Json<TokenizerInfo>, ApiError> {
+    check_model(None, &app, &principal)?;
     let tokenizer = &app.checkpoint().tokenizer;
     let text = |id: Option<u32>| id.and_then(|id| tokenizer.token_text(id));
-    axum::Json(TokenizerInfo {
+    Ok(axum::Json(TokenizerInfo {
         eos_token: tokenizer.eos_token().map(str::to_owned),
         bos_token: text(tokenizer.bos_id()),
         pad_token: tokenizer.pad_token().map(str::to_owned),
         chat_template: tokenizer.chat_template().map(str::to_owned),
-    })
+    }))
 }

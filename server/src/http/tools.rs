@@ -41,6 +41,10 @@ pub fn calling(
     let choice = choice.unwrap_or(ToolChoice::Mode(ToolMode::Auto));
     if tools.is_empty() {
         return match choice {
+            ToolChoice::Mode(ToolMode::Auto | ToolMode::None) if parallel.is_some() => {
+                let message = "'parallel_tool_calls' is given, but 'tools' names no function";
+                Err(ApiError::parameter("parallel_tool_calls", message))
+            }
             ToolChoice::Mode(ToolMode::Auto | ToolMode::None) => Ok(None),
             _ => {
                 Err(ApiError::parameter("tool_choice", "'tool_choice' asks for a call, but 'tools' names no function"))

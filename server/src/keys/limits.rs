@@ -204,6 +204,12 @@ impl Meter {
         Ok(Charge { meter: Some(Arc::clone(self)), taken: tokens, used: 0 })
     }
 
+    /// More than this is never let through.
+    pub(super) fn most_tokens(&self) -> Option<usize> {
+        let limit = self.lock().limits.tokens_per_minute;
+        limit.map(|limit| usize::try_from(limit.get()).unwrap_or(usize::MAX))
+    }
+
     pub(super) fn standing(&self) -> Standing {
         let now = (self.clock)();
         let mut state = self.lock();

@@ -104,7 +104,11 @@ impl Default for Rights {
 
 /// Who makes a request: one typed answer to every question about its rights. A cheap handle.
 #[derive(Clone, Debug)]
-pub struct Principal(Arc<Inner>);
+pub struct Principal {
+    holder: Arc<Inner>,
+    /// Keeps the request among the concurrent ones: work that holds the principal counts, even if its client has left.
+    admission: Option<Arc<Admission>>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -139,42 +143,46 @@ pub enum RatingRefusal {
 impl Principal {
     /// Whoever is on this machine, for a server without keys: all rights, no limits.
     pub fn local() -> Self {
-        Principal(Arc::new(Inner { id: None, name: "local".into(), rights: Rights::LOCAL(), meter: None }))
+        Principal::of(Inner { id: None, name: "local".into(), rights: Rights::LOCAL(), meter: None })
     }
 
     /// The holder of a key.
     pub(super) fn new(id: KeyId, name: String, rights: Rights, meter: Arc<Meter>) -> Self {
-        Principal(Arc::new(Inner { id: Some(id), name, rights, meter: Some(meter) }))
+        Principal::of(Inner { id: Some(id), name, rights, meter: Some(meter) })
+    }
+
+    fn of(holder: Inner) -> Self {
+        Principal { holder: Arc::new(holder), admission: None }
     }
 
     /// The id of the key; none on a server without keys.
     pub fn id(&self) -> Option<KeyId> {
-        self.0.id
+        self.holder.id
     }
 
     /// What the operator called the key.
     pub fn name(&self) -> &str {
-        &self.0.name
+        &self.holder.name
     }
 
     /// Whether requests may declare this use.
     pub fn may_use(&self, declared: Use) -> bool {
-        self.0.rights.uses.contains(&declared)
+        self.holder.rights.uses.contains(&declared)
     }
 
     /// Whether requests may ask this store.
     pub fn may_ask(&self, store: &str) -> bool {
-        self.0.rights.stores.allows(store)
+        self.holder.rights.stores.allows(store)
     }
 
     /// Whether requests may use this model, by the name under which it is served.
     pub fn may_use_model(&self, model: &str) -> bool {
-        self.0.rights.models.allows(model)
+        self.holder.rights.models.allows(model)
     }
 
     /// The highest rating that requests may ask for on a server with this ceiling; none for a model without ratings.
     pub fn rating_ceiling(&self, server: Option<Rating>) -> Option<Rating> {
-        server.map(|server| self.0.rights.rating_ceiling.map_or(server, |own| own.min(server)))
+        server.map(|server| self.holder.rights.rating_ceiling.map_or(server, |own| own.min(server)))
     }
 
     /// The rating of a request: the one asked for, if it is not above the server's or the key's ceiling; otherwise the
@@ -185,7 +193,7 @@ impl Principal {
         server: Option<Rating>,
         default: Option<Rating>,
     ) -> Result<Option<Rating>, RatingRefusal> {
-        let own = self.0.rights.rating_ceiling;
+        let own = self.holder.rights.rating_ceiling;
         let Some(ceiling) = self.rating_ceiling(server) else {
             return match (own, requested) {
                 (Some(own), _) => Err(RatingRefusal::CannotKeep(own)),
@@ -203,24 +211,35 @@ impl Principal {
         }
     }
 
-    /// Lets one request in, or says when to come back. What is returned counts among the concurrent requests until it is
-    /// dropped; none where nothing is limited.
-    pub fn admit(&self) -> Result<Option<Admission>, Refusal> {
-        self.0.meter.as_ref().map(Meter::admit).transpose()
+    /// Lets one request in, or says when to come back. The principal that is returned is the request's own: the request
+    /// counts among the concurrent ones until the last clone is dropped.
+    pub fn admit(&self) -> Result<Principal, Refusal> {
+        let admission = self.holder.meter.as_ref().map(Meter::admit).transpose()?;
+        Ok(Principal { holder: Arc::clone(&self.holder), admission: admission.map(Arc::new) })
+    }
+
+    /// What keeps the request among the concurrent ones; none where nothing is limited or nobody was let in.
+    pub fn admission(&self) -> Option<Arc<Admission>> {
+        self.admission.clone()
     }
 
     /// Takes tokens from the key's allowance before they are computed: those of the prompt and the most the answer can
     /// have. [`Charge::settle`] gives back what was not used.
     pub fn charge(&self, tokens: usize) -> Result<Charge, Refusal> {
-        match &self.0.meter {
+        match &self.holder.meter {
             Some(meter) => meter.charge(tokens),
             None => Ok(Charge::default()),
         }
     }
 
+    /// The most tokens that one request can ever have; none where they are not limited.
+    pub fn most_tokens(&self) -> Option<usize> {
+        self.holder.meter.as_ref().and_then(|meter| meter.most_tokens())
+    }
+
     /// What is left of the limits, where there are any.
     pub fn standing(&self) -> Standing {
-        self.0.meter.as_ref().map(|meter| meter.standing()).unwrap_or_default()
+        self.holder.meter.as_ref().map(|meter| meter.standing()).unwrap_or_default()
     }
 }
 
@@ -230,7 +249,7 @@ mod tests {
 
     fn with(rating_ceiling: Option<Rating>) -> Principal {
         let rights = Rights { rating_ceiling, stores: Allowed::Only(vec!["a".into()]), ..Rights::default() };
-        Principal(Arc::new(Inner { id: None, name: String::new(), rights, meter: None }))
+        Principal::of(Inner { id: None, name: String::new(), rights, meter: None })
     }
 
     #[test]
@@ -264,6 +283,7 @@ mod tests {
         assert!(principal.may_ask("a") && !principal.may_ask("b") && principal.may_use_model("any"));
         let local = Principal::local();
         assert!(local.may_use(Use::Commercial) && local.may_use(Use::NonCommercial) && local.may_ask("b"));
-        assert!(local.admit().unwrap().is_none() && local.charge(usize::MAX).is_ok());
+        assert!(local.admit().unwrap().admission().is_none() && local.most_tokens().is_none());
+        assert!(local.charge(usize::MAX).is_ok());
     }
 }

@@ -302,6 +302,24 @@ async fn tokens_are_charged_in_advance_and_given_back() {
 }
 
 #[tokio::test]
+async fn an_answer_without_a_length_is_as_long_as_the_limit_allows() {
+    let limits = Limits { tokens_per_minute: limit(40), ..Limits::default() };
+    let keyed = Keyed::start(Rights::default(), limits).await;
+    let chat = json!({"messages": [{"role": "user", "content": "Hello"}], "ignore_eos": true});
+    let response = keyed.post("/v1/chat/completions", chat.clone()).await;
+    assert_eq!(response.status(), 200);
+    let usage = response.json::<Value>().await.unwrap()["usage"].clone();
+    assert_eq!(usage["total_tokens"], 40, "{usage}");
+    // What a request names itself is not made smaller.
+    let mut long = chat;
+    long["max_tokens"] = json!(100);
+    let refused = keyed.post("/v1/chat/completions", long).await.json::<Value>().await.unwrap();
+    assert_eq!(refused["error"]["param"], "max_tokens", "{refused}");
+    let input = keyed.post("/v1/embeddings", json!({"input": vec![200; 60]})).await.json::<Value>().await.unwrap();
+    assert_eq!((&input["error"]["code"], &input["error"]["param"]), (&json!("token_limit_exceeded"), &json!("input")));
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_frees_its_place_among_the_concurrent() {
     let limits = Limits { concurrent: limit(1), tokens_per_minute: limit(1_000_000), ..Limits::default() };
     let keyed = Keyed::start(Rights::default(), limits).await;

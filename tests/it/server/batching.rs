@@ -42,7 +42,8 @@ async fn a_full_queue_answers_429_and_says_when_to_come_back() {
     for stream in [false, true] {
         let refused = app.post("/v1/completions", json!({"prompt": "C", "stream": stream})).await;
         assert_eq!(refused.status(), 429);
-        assert_eq!(refused.headers()["retry-after"], "1");
+        // By the engine's speed, all that waits takes longer than a client is ever told to.
+        assert_eq!(refused.headers()["retry-after"], "60");
         let error = refused.json::<Value>().await.unwrap()["error"].clone();
         assert_eq!((&error["type"], &error["code"]), (&json!("rate_limit_error"), &json!("queue_full")));
     }

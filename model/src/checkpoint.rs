@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::{fmt, fs, io};
 
 use candle_core::{Device, Tensor};
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -16,6 +15,7 @@ use crate::config::{Config, ConfigError, TokenIds};
 use crate::decoder::{Decoder, ParameterSource};
 use crate::mapping::Bytes;
 use crate::tokenizer::{Tokenizer, TokenizerError, TokenizerParts};
+use crate::widen::widen;
 
 /// A model ready to run.
 pub struct Checkpoint {
@@ -468,14 +468,9 @@ impl ParameterSource for Weights<'_> {
             let (got, expected) = (view.shape().to_vec(), shape.to_vec());
             return Err(CheckpointError::WrongShape { file: file(), tensor: tensor(), got, expected });
         }
-        let values: Vec<f32> = match view.dtype() {
-            Dtype::F32 => view.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
-            Dtype::F16 => view.data().as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
-            Dtype::BF16 => view.data().as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
-            other => {
-                return Err(CheckpointError::WrongType { file: file(), tensor: tensor(), got: format!("{other:?}") });
-            }
-        };
+        let wrong_type =
+            || CheckpointError::WrongType { file: file(), tensor: tensor(), got: format!("{:?}", view.dtype()) };
+        let values = widen(&view).ok_or_else(wrong_type)?;
         if let Some(element) = values.iter().position(|v| !v.is_finite()) {
             let got = values[element];
             return Err(CheckpointError::NotFinite { file: file(), tensor: tensor(), got, element });

@@ -14,6 +14,7 @@ mod mapping;
 pub mod sampling;
 pub mod stop;
 pub mod tokenizer;
+mod widen;
 
 pub mod grammar;
 

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use candle_nn::Activation;
 use candle_transformers::models::{bert, xlm_roberta};
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +15,7 @@ use super::EncoderError;
 use super::pooling::Pooling;
 use crate::mapping::Bytes;
 use crate::tokenizer::{Tokenizer, TokenizerParts};
+use crate::widen::widen;
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -333,7 +333,7 @@ impl Folder {
                 let reason = format!("tensor {name} has shape {:?}: {CONFIG} asks for {shape:?}", view.shape());
                 return Err(self.wrong(WEIGHTS, reason));
             }
-            let values = floats(view.dtype(), view.data()).ok_or_else(|| {
+            let values = widen(&view).ok_or_else(|| {
                 self.wrong(WEIGHTS, format!("tensor {name} is of type {:?}: expected F32, F16 or BF16", view.dtype()))
             })?;
             if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
@@ -344,15 +344,5 @@ impl Folder {
             tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
         }
         Ok(tensors)
-    }
-}
-
-fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
-    match dtype {
-        Dtype::F32 => Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
-        Dtype::F16 => Some(pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::BF16 => Some(pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect()),
-        _ => None,
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::{fmt, fs, io};
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::card::{Card, FORMAT_VERSION};
 use crate::config::{Config, ConfigError, TokenIds};
@@ -29,6 +30,9 @@ pub struct Checkpoint {
     card: Option<Card>,
     provenance: Option<Value>,
     parameters: usize,
+    /// Of `config.json` and `tokenizer.json`.
+    files: [[u8; 32]; 2],
+    fingerprint: OnceLock<String>,
 }
 
 /// Sampling settings that a checkpoint proposes for requests that name none.
@@ -268,6 +272,30 @@ impl Checkpoint {
         self.card.is_some()
     }
 
+    /// The token that stands before a text of which nothing is said: that of sequences without a rating, where the model
+    /// has ratings, else the beginning-of-sequence token of the tokenizer, else its first end-of-sequence token.
+    pub fn neutral_start(&self) -> Option<u32> {
+        self.tokenizer.bos_id().or_else(|| self.tokenizer.eos_ids().first().copied())
+    }
+
+    /// SHA-256 over configuration, tokenizer and parameters, in hexadecimal digits: what must be equal where numbers of the
+    /// model are kept, such as keys. Computed by the first call.
+    ///
+    /// # Errors
+    /// Parameters that are not on the CPU.
+    pub fn fingerprint(&self) -> Result<&str, candle_core::Error> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known);
+        }
+        let mut hasher = Sha256::new_with_prefix(b"safelmm checkpoint 1");
+        self.files.iter().for_each(|file| hasher.update(file));
+        // Not part of those files, and the first key of every text depends on it.
+        hasher.update(self.neutral_start().map_or(u64::MAX, u64::from).to_le_bytes());
+        hasher.update(self.decoder.digest()?);
+        let digest: [u8; 32] = hasher.finalize().into();
+        Ok(self.fingerprint.get_or_init(|| digest.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
     /// `safelmm.json`.
     pub fn card(&self) -> Option<&Card> {
         self.card.as_ref()
@@ -326,6 +354,7 @@ fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> 
     let packed =
         |e| CheckpointError::Tensor { file: source.file("config.json"), tensor: "(all)".into(), source: Box::new(e) };
     decoder.pack().map_err(packed)?;
+    let digest = |file: &str| Ok(Sha256::digest(&*source.required(file)?).into());
     Ok(Checkpoint {
         name: name.to_owned(),
         decoder,
@@ -334,6 +363,8 @@ fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> 
         card,
         provenance: source.json("provenance.json")?,
         parameters,
+        files: [digest("config.json")?, digest("tokenizer.json")?],
+        fingerprint: OnceLock::new(),
     })
 }
 

@@ -27,7 +27,8 @@ pub use config::{Config, ConfigError};
 pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSource, Segment};
 pub use encoder::{Encoder, EncoderError};
 pub use generate::{
-    FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work, step, step_each,
+    ContextSource, FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work,
+    step, step_each,
 };
 pub use grammar::{Grammar, GrammarError, Grammars};
 pub use logits::{History, LogitsStage, StageError};

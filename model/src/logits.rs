@@ -1,33 +1,51 @@
 //! The logits chain: what happens between the decoder's output and the draw, one small stage after another.
 //!
 //! The first stages make the distribution that the model stands for, and that log-probabilities are taken from: rating
-//! guidance, later neighbour interpolation. The others choose from it: what the request adds (a grammar, policies) →
-//! [`Bias`] → [`Penalties`] → [`Bans`]. Then [`Sampler`](crate::Sampler) draws.
+//! guidance, then what the request adds to it (neighbour interpolation). They see scored tokens of prompts too. The others
+//! choose from it: a grammar, policies → [`Bias`] → [`Penalties`] → [`Bans`]. Then [`Sampler`](crate::Sampler) draws.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::kernels::log_sum_exp;
+pub use crate::kernels::log_sum_exp;
 
 /// What a stage may look at beside the logits.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct History<'a> {
-    /// The prompt as the decoder saw it, its rating token included.
+    /// The prompt, the start of the sequence included (a rating token or beginning-of-sequence token), without passages
+    /// that a [`ContextSource`](crate::ContextSource) puts before it. While a prompt is scored, as much of it as precedes
+    /// the scored token.
     pub prompt: &'a [u32],
     /// The tokens drawn so far.
     pub generated: &'a [u32],
     /// Logits of the pass without the rating, `[vocab_size]`, where guidance asks for one.
     pub unconditioned: Option<&'a [f32]>,
+    /// The state of the decoder that predicts the next token, `[hidden_size]`: the key of
+    /// [`Decoder::keys`](crate::Decoder::keys), of the pass with the rating. There when a stage of the sequence
+    /// [wants it](LogitsStage::wants_key).
+    pub key: Option<&'a [f32]>,
 }
 
 /// One stage of the chain.
 pub trait LogitsStage: Send {
     /// Changes the logits of the next token, `[vocab_size]`, in place; −∞ forbids a token. Called once for each token
-    /// that is drawn, so that `history.generated` is one token longer each time.
+    /// that is drawn, so that `history.generated` is one token longer each time; and before these, where a prompt is scored
+    /// and the stage is one of those that make the distribution, once for each scored token, so that `history.prompt` is.
     ///
     /// # Errors
     /// A [`StageError`] ends the sequence with an error; the text is for the log.
     fn apply(&mut self, logits: &mut [f32], history: &History<'_>) -> Result<(), StageError>;
+
+    /// Whether [`History::key`] is looked at. Asked before the sequence starts.
+    fn wants_key(&self) -> bool {
+        false
+    }
+
+    /// The token that came of the last [`apply`](Self::apply), drawn or scored, and its natural log-probability under the
+    /// distribution that all stages made.
+    fn drawn(&mut self, token: u32, logprob: f32) {
+        let _ = (token, logprob);
+    }
 }
 
 /// Why a stage cannot go on.
@@ -148,7 +166,7 @@ mod tests {
 
     fn after(stage: &mut dyn LogitsStage, logits: &[f32], prompt: &[u32], generated: &[u32]) -> Vec<f32> {
         let mut logits = logits.to_vec();
-        stage.apply(&mut logits, &History { prompt, generated, unconditioned: None }).unwrap();
+        stage.apply(&mut logits, &History { prompt, generated, ..History::default() }).unwrap();
         logits
     }
 

@@ -206,6 +206,11 @@ impl KvCache {
         &self.blocks[..self.len / BLOCK_TOKENS]
     }
 
+    /// Forgets what lies behind the first `len` tokens. The memory stays with the sequence.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// Makes room for new tokens. They count once [`advance`](Self::advance) is called, after the last layer.
     pub(super) fn prepare(&mut self, tokens: usize) -> Result<()> {
         let (len, capacity) = (self.len, self.capacity());

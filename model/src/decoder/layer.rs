@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::cache::{self, KvCache};
-use super::linear::{Linear, Weight};
+use super::linear::{Linear, Parameter, Weight};
 use super::{ParameterSource, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
@@ -91,21 +91,44 @@ impl Layer {
         [q, k, v, o, gate, up, down].into_iter().try_for_each(|linear| linear.weight.pack())
     }
 
-    /// [rows, hidden] → [rows, hidden].
-    pub fn forward(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
+    /// The first half, attention with its residual: the hidden states, and the feed-forward's input behind its norm
+    /// (families that norm behind the blocks feed the hidden states themselves), [rows, hidden] each.
+    pub fn attended(
+        &self,
+        x: &Tensor,
+        index: usize,
+        context: &Context<'_>,
+        pasts: Pasts<'_, '_>,
+    ) -> Result<(Tensor, Tensor)> {
         let eps = context.config.rms_norm_eps;
         if context.config.post_norm() {
             let x = (x + rms_norm(&self.attention(x, index, context, pasts)?, &self.attention_norm, eps)?)?;
-            &x + rms_norm(&self.feed_forward(&x)?, &self.mlp_norm, eps)?
+            Ok((x.clone(), x))
         } else {
             let h = rms_norm(x, &self.attention_norm, eps)?;
             let x = (x + self.attention(&h, index, context, pasts)?)?;
-            &x + self.feed_forward(&rms_norm(&x, &self.mlp_norm, eps)?)?
+            let h = rms_norm(&x, &self.mlp_norm, eps)?;
+            Ok((x, h))
         }
     }
 
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&swiglu(&self.gate.forward(x)?, &self.up.forward(x)?)?)
+    /// The second half, of what [`attended`](Self::attended) gives: the feed-forward with its residual, [rows, hidden].
+    pub fn fed_forward(&self, x: &Tensor, input: &Tensor, config: &Config) -> Result<Tensor> {
+        let out = self.down.forward(&swiglu(&self.gate.forward(input)?, &self.up.forward(input)?)?)?;
+        match config.post_norm() {
+            true => x + rms_norm(&out, &self.mlp_norm, config.rms_norm_eps)?,
+            false => x + out,
+        }
+    }
+
+    /// The parameters, in a fixed order.
+    pub fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
+        let Layer { q, k, v, o, q_norm, k_norm, gate, up, down, attention_norm, mlp_norm } = self;
+        let linear = [q, k, v, o, gate, up, down]
+            .into_iter()
+            .flat_map(|linear| [Some(Parameter::Matrix(&linear.weight)), linear.bias.as_ref().map(Parameter::Vector)]);
+        let norms = [q_norm.as_ref(), k_norm.as_ref(), Some(attention_norm), Some(mlp_norm)];
+        linear.chain(norms.map(|norm| norm.map(Parameter::Vector))).flatten()
     }
 
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {

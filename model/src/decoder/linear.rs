@@ -54,6 +54,14 @@ impl Weight {
         }
     }
 
+    /// (rows, elements of a row).
+    pub fn shape(&self) -> Result<(usize, usize)> {
+        match self {
+            Weight::Tensor(weight) => weight.dims2(),
+            Weight::Packed(weight) => Ok((weight.outputs(), weight.width())),
+        }
+    }
+
     /// The tensor, while there is one.
     pub fn tensor(&self) -> Result<&Tensor> {
         match self {
@@ -61,6 +69,13 @@ impl Weight {
             Weight::Packed(_) => bail!("the weights are packed for inference: open the decoder without packing it"),
         }
     }
+}
+
+/// A parameter as it lies in memory.
+#[derive(Clone, Copy)]
+pub(super) enum Parameter<'a> {
+    Matrix(&'a Weight),
+    Vector(&'a Tensor),
 }
 
 /// y = x · Wᵀ + b; b: [out].

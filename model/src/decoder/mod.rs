@@ -4,6 +4,8 @@
 //! and only attention knows where one ends and the next begins.
 
 mod cache;
+mod fingerprint;
+mod keys;
 mod layer;
 mod linear;
 mod positions;
@@ -106,7 +108,8 @@ impl Decoder {
     /// A sequence without tokens, or a token outside the vocabulary.
     pub fn forward(&self, sequences: &[&[u32]]) -> Result<Tensor> {
         let lengths: Vec<_> = sequences.iter().map(|tokens| (0, tokens.len(), tokens.len())).collect();
-        self.run(sequences, &lengths, None)
+        let (last, x, input) = self.run(sequences, &lengths, None)?;
+        self.finish(last, &x, &input)
     }
 
     /// Hidden states after the last norm, [rows, hidden], of sequences that go on from their pasts.
@@ -114,19 +117,31 @@ impl Decoder {
     /// # Errors
     /// A segment without tokens, a token outside the vocabulary, or a cache without room for the new tokens.
     pub fn forward_cached(&self, segments: &mut [Segment<'_>]) -> Result<Tensor> {
+        let (last, x, input) = self.attended_cached(segments)?;
+        self.finish(last, &x, &input)
+    }
+
+    /// What [`run`](Self::run) gives, of sequences that go on from their pasts.
+    fn attended_cached(&self, segments: &mut [Segment<'_>]) -> Result<(&Layer, Tensor, Tensor)> {
         for segment in segments.iter_mut() {
             segment.cache.prepare(segment.tokens.len())?;
         }
         let tokens: Vec<&[u32]> = segments.iter().map(|s| s.tokens).collect();
         let lengths: Vec<_> = segments.iter().map(|s| (s.cache.len(), s.tokens.len(), s.total)).collect();
         let mut pasts: Vec<_> = segments.iter_mut().map(|s| (&mut *s.cache, s.tokens.len())).collect();
-        let hidden = self.run(&tokens, &lengths, Some(&mut pasts))?;
+        let states = self.run(&tokens, &lengths, Some(&mut pasts))?;
         pasts.into_iter().for_each(|(cache, tokens)| cache.advance(tokens));
-        Ok(hidden)
+        Ok(states)
     }
 
-    /// `lengths`: for each sequence its first position, its new tokens and its total length.
-    fn run(&self, sequences: &[&[u32]], lengths: &[(usize, usize, usize)], mut pasts: Pasts<'_, '_>) -> Result<Tensor> {
+    /// Everything before the last feed-forward: the last layer, its hidden states, and the input of its feed-forward,
+    /// [rows, hidden] each. `lengths`: for each sequence its first position, its new tokens and its total length.
+    fn run(
+        &self,
+        sequences: &[&[u32]],
+        lengths: &[(usize, usize, usize)],
+        mut pasts: Pasts<'_, '_>,
+    ) -> Result<(&Layer, Tensor, Tensor)> {
         self.check(sequences)?;
         let mut spans = Vec::with_capacity(sequences.len());
         let mut rows = 0;
@@ -138,10 +153,18 @@ impl Decoder {
         let rotation = positions::rotation(&self.config.rope, self.config.head_dim, lengths);
         let context = Context { config: &self.config, rotation: &rotation, spans: &spans };
         let mut x = self.embedding.rows(&Tensor::from_vec(sequences.concat(), rows, self.device())?)?; // [rows, hidden]
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, &context, pasts.as_deref_mut())?;
+        let Some((last, layers)) = self.layers.split_last() else { candle_core::bail!("a decoder without layers") };
+        for (index, layer) in layers.iter().enumerate() {
+            let (attended, input) = layer.attended(&x, index, &context, pasts.as_deref_mut())?;
+            x = layer.fed_forward(&attended, &input, &self.config)?;
         }
-        rms_norm(&x, &self.norm, self.config.rms_norm_eps)
+        let (x, input) = last.attended(&x, layers.len(), &context, pasts)?;
+        Ok((last, x, input))
+    }
+
+    /// The last feed-forward and the last norm, of what [`run`](Self::run) gives: [rows, hidden].
+    fn finish(&self, last: &Layer, x: &Tensor, input: &Tensor) -> Result<Tensor> {
+        rms_norm(&last.fed_forward(x, input, &self.config)?, &self.norm, self.config.rms_norm_eps)
     }
 
     /// Logits of hidden states: [rows, hidden] → [rows, vocab].

@@ -21,6 +21,7 @@ mod tools;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
+use std::ops::Range;
 
 use serde::Deserialize;
 use tokenizers::{AddedToken, AddedVocabulary, ModelWrapper, PreTokenizerWrapper};
@@ -311,6 +312,25 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// As [`encode`](Self::encode) without special tokens, and beside each id the bytes of `text` that it stands for, in
+    /// ascending order. A token of less than a character has the whole character.
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode).
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = self.text.encode(text, false).map_err(|e| TokenizerError::Encode(e.to_string()))?;
+        let ids = encoding.get_ids().iter().map(|id| self.checked(*id, false)).collect::<Result<_, _>>()?;
+        let mut least = 0;
+        let whole_characters = |&(start, end): &(usize, usize)| {
+            let start = (0..=start.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0).max(least);
+            let end = (end.min(text.len())..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
+            least = start;
+            start..end.max(start)
+        };
+        let offsets = encoding.get_offsets().iter().map(whole_characters).collect();
+        Ok((ids, offsets))
+    }
+
     /// Ids to text, exactly as `tokenizers` decodes them; ids without a token (padding of the embedding) give nothing.
     ///
     /// # Errors
@@ -450,13 +470,21 @@ impl Tokenizer {
             tokenizer.encode_fast(text, add_special_tokens).map_err(|e| TokenizerError::Encode(e.to_string()))?;
         ids.reserve(encoding.len());
         for (&id, &is_template) in encoding.get_ids().iter().zip(encoding.get_special_tokens_mask()) {
-            let id = if is_template == 1 { id } else { *self.text_ids.get(&id).unwrap_or(&id) };
-            if is_template == 0 && self.forbidden.contains(&id) {
-                return Err(TokenizerError::ControlToken(self.token_text(id).unwrap_or_default()));
-            }
-            ids.push(id);
+            ids.push(self.checked(id, is_template == 1)?);
         }
         Ok(())
+    }
+
+    /// An id of the tokenizer for texts as that of the whole one; a control token is none that a text may have.
+    fn checked(&self, id: u32, is_template: bool) -> Result<u32, TokenizerError> {
+        if is_template {
+            return Ok(id);
+        }
+        let id = *self.text_ids.get(&id).unwrap_or(&id);
+        match self.forbidden.contains(&id) {
+            true => Err(TokenizerError::ControlToken(self.token_text(id).unwrap_or_default())),
+            false => Ok(id),
+        }
     }
 }
 

@@ -63,6 +63,20 @@ fn has_added(tokenizer: &Tokenizer, ids: &[u32]) -> bool {
 
 proptest! {
     #[test]
+    fn offsets_are_those_of_the_ids_in_order_and_on_characters(text in hostile_text()) {
+        for tokenizer in [byte_level(), llama_like(), metaspace_first()] {
+            match tokenizer.encode_with_offsets(&text) {
+                Ok((ids, offsets)) => {
+                    prop_assert_eq!(ids, tokenizer.encode(&text, false).unwrap());
+                    prop_assert!(offsets.windows(2).all(|pair| pair[0].start <= pair[1].start));
+                    prop_assert!(offsets.iter().all(|range| text.get(range.clone()).is_some()), "{:?}", offsets);
+                }
+                Err(_) => prop_assert!(tokenizer.encode(&text, false).is_err()),
+            }
+        }
+    }
+
+    #[test]
     fn text_never_yields_a_control_token(text in hostile_text()) {
         let tokenizer = byte_level();
         let ids = tokenizer.encode(&text, false).unwrap();

@@ -1,5 +1,6 @@
 //! License expressions and what they permit.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -23,6 +24,20 @@ pub enum LicenseClass {
     NoDerivatives,
     /// Nothing is known about it; what is unknown is not permitted.
     Unknown,
+}
+
+/// What a license asks of those who use a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Obligation {
+    /// Name title, author, source and license.
+    Attribution,
+    /// Pass adaptations on under the same terms.
+    ShareAlike,
+    /// Use for non-commercial purposes alone.
+    NonCommercial,
+    /// Pass no adaptations on.
+    NoDerivatives,
 }
 
 /// A license as an SPDX expression, with its class.
@@ -56,6 +71,27 @@ impl License {
     /// The class: of an `AND` the most restrictive part counts, of an `OR` the least restrictive one.
     pub fn class(&self) -> LicenseClass {
         self.class
+    }
+
+    /// What it asks of those who use the text, ascending. Of an `OR`, what the least demanding side asks; of an `AND`,
+    /// what both ask. Of a license that is unknown nothing is known.
+    pub fn obligations(&self) -> Vec<Obligation> {
+        let Ok(expression) = Expression::parse(&self.expression) else { return Vec::new() };
+        let mut stack: Vec<(LicenseClass, BTreeSet<Obligation>)> = Vec::new();
+        for node in expression.iter() {
+            match node {
+                ExprNode::Req(required) => stack.push((class_of(&required.req), obligations_of(&required.req))),
+                ExprNode::Op(operator) => {
+                    let (Some(b), Some(a)) = (stack.pop(), stack.pop()) else { return Vec::new() };
+                    stack.push(match operator {
+                        Operator::And => (a.0.max(b.0), a.1.union(&b.1).copied().collect()),
+                        Operator::Or if (b.0, b.1.len()) < (a.0, a.1.len()) => b,
+                        Operator::Or => a,
+                    });
+                }
+            }
+        }
+        stack.pop().map(|(_, obligations)| obligations.into_iter().collect()).unwrap_or_default()
     }
 
     /// Whether a model may be trained on such a text: permissive and share-alike licenses alone.
@@ -165,6 +201,31 @@ fn class_of(required: &LicenseReq) -> LicenseClass {
     }
 }
 
+/// Licenses that give a text away without conditions.
+const NO_CONDITIONS: &[&str] = &["0BSD", "CC-PDDC", "CC-PDM-1.0", "CC0-1.0", "MIT-0", "PDDL-1.0", "Unlicense", "WTFPL"];
+
+fn obligations_of(required: &LicenseReq) -> BTreeSet<Obligation> {
+    let name = match &required.license {
+        LicenseItem::Spdx { id, .. } => id.name,
+        LicenseItem::Other(other) => &other.lic_ref,
+    };
+    let class = class_of(required);
+    let free = NO_CONDITIONS.contains(&name) || name == "public-domain";
+    let parts: Vec<&str> = name.split('-').collect();
+    let mut obligations = BTreeSet::new();
+    let mut add = |condition, obligation| {
+        if condition {
+            obligations.insert(obligation);
+        }
+    };
+    add(!free && class != LicenseClass::Unknown, Obligation::Attribution);
+    let alike = matches!(class, LicenseClass::ShareAlike | LicenseClass::Copyleft) || parts.contains(&"SA");
+    add(alike, Obligation::ShareAlike);
+    add(class == LicenseClass::NonCommercial || parts.contains(&"NC"), Obligation::NonCommercial);
+    add(class == LicenseClass::NoDerivatives, Obligation::NoDerivatives);
+    obligations
+}
+
 impl TryFrom<String> for License {
     type Error = LicenseError;
 
@@ -219,6 +280,26 @@ mod tests {
             let license: License = expression.parse().unwrap();
             assert_eq!(license.class(), class, "{expression}");
             assert_eq!(license.may_train(), matches!(class, Permissive | ShareAlike), "{expression}");
+        }
+    }
+
+    #[test]
+    fn obligations_of_common_licenses() {
+        use Obligation::*;
+        for (expression, obligations) in [
+            ("CC0-1.0", &[][..]),
+            ("LicenseRef-public-domain", &[]),
+            ("CC-BY-4.0", &[Attribution]),
+            ("CC-BY-SA-4.0", &[Attribution, ShareAlike]),
+            ("GPL-3.0-only", &[Attribution, ShareAlike]),
+            ("CC-BY-NC-SA-3.0", &[Attribution, ShareAlike, NonCommercial]),
+            ("LicenseRef-brown-non-commercial", &[Attribution, NonCommercial]),
+            ("CC-BY-NC-ND-4.0", &[Attribution, NonCommercial, NoDerivatives]),
+            ("GPL-2.0-only OR CC0-1.0", &[]),
+            ("MIT AND CC-BY-SA-4.0", &[Attribution, ShareAlike]),
+            ("MIT OR CC0-1.0", &[]),
+        ] {
+            assert_eq!(expression.parse::<License>().unwrap().obligations(), obligations, "{expression}");
         }
     }
 

@@ -1,0 +1,185 @@
+//! The inverted file: rows in the order of the centroid they are nearest to, of which a search reads the nearest lists.
+//!
+//! `inverted.bin`: the codes of the centroids (`[lists, code_len]` u8), the sums of their squares (`[lists]` i32), where each
+//! list begins (`[lists + 1]` u32), and the row of each place (`[rows]` u32). `codes.u8` is in the order of places.
+//! Jégou et al. 2011, section IV, with codes of whole vectors, not of residuals: 8 bits a component lose little of either.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use super::IndexError;
+use super::codes::{Codes, Quantizer};
+use super::file::{FileReader, FileWriter};
+use super::graph::{Allowed, CodeArena};
+use super::kmeans::Centroids;
+use super::random::Random;
+use super::scratch::Scratch;
+use super::top::{key, row};
+use super::vectors::Vectors;
+use crate::kernels::{code_len, scan_dots};
+
+const MAGIC: [u8; 8] = *b"SLMMLIST";
+pub const FILE: &str = "inverted.bin";
+/// Rows of the sample for each centroid.
+const SAMPLE: usize = 32;
+/// Rows coded and assigned between two looks at the flag that stops.
+const BATCH: usize = 1 << 16;
+/// Rows scanned at a time, whose products stay in the nearest cache.
+const SCAN: usize = 512;
+
+/// Lists for a number of rows: a power of two near 4·√rows, and at least 39 rows a list on average.
+pub fn lists_for(rows: usize) -> usize {
+    let wanted = (4.0 * (rows as f64).sqrt()).min(rows as f64 / 39.0).max(1.0);
+    1 << (wanted.log2().round() as u32).min(16)
+}
+
+/// Finds centroids, assigns every row and writes the lists; returns the row of each place.
+pub fn write(
+    dir: &Path,
+    vectors: &Vectors,
+    quantizer: &Quantizer,
+    seed: u64,
+    progress: &dyn Fn(usize),
+    stop: &AtomicBool,
+) -> Result<Vec<u32>, IndexError> {
+    let (rows, dim, len) = (vectors.len(), vectors.dim(), code_len(vectors.dim()));
+    let lists = lists_for(rows);
+    let mut random = Random::new(seed ^ 0x7361_6d70_6c65);
+    let count = (lists * SAMPLE).min(rows);
+    // One row out of each of `count` equal stretches.
+    let drawn = (0..count).map(|i| (i * rows / count, (i + 1) * rows / count));
+    let drawn: Vec<u32> = drawn.map(|(start, end)| (start + random.below(end - start)) as u32).collect();
+    let mut sample = vec![0; count * len];
+    quantizer.codes(vectors, |i| drawn[i], &mut sample, &mut vec![0; count]);
+    progress(0);
+    let centroids = Centroids::train(&sample, (len, dim), lists, seed, stop)?;
+    drop(sample);
+
+    let mut nearest = vec![0_u32; rows];
+    let mut codes = vec![0; BATCH.min(rows) * len];
+    let mut squares = vec![0; BATCH];
+    for (batch, nearest) in nearest.chunks_mut(BATCH).enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Err(IndexError::Stopped);
+        }
+        let codes = &mut codes[..nearest.len() * len];
+        quantizer.codes(vectors, |i| (batch * BATCH + i) as u32, codes, &mut squares[..nearest.len()]);
+        centroids.assign(codes, nearest);
+        progress(batch * BATCH + nearest.len());
+    }
+    let mut starts = vec![0_u32; lists + 1];
+    nearest.iter().for_each(|&list| starts[list as usize + 1] += 1);
+    (0..lists).for_each(|i| starts[i + 1] += starts[i]);
+    let mut places: Vec<u32> = (0..rows as u32).collect();
+    // Stable by list: rows ascend in each.
+    places.par_sort_by_key(|&row| nearest[row as usize]);
+
+    let mut file = FileWriter::create(&dir.join(FILE), MAGIC, [lists as u32, dim as u32, 0])?;
+    file.write(&centroids.codes)?;
+    file.align()?;
+    file.write(&centroids.squares())?;
+    file.align()?;
+    file.write(&starts)?;
+    file.align()?;
+    file.write(&places)?;
+    file.finish(rows)?;
+    Ok(places)
+}
+
+/// The mapped lists.
+pub struct Inverted {
+    file: FileReader,
+    places: [usize; 4],
+    lists: usize,
+    len: usize,
+    rows: usize,
+}
+
+impl Inverted {
+    pub fn open(dir: &Path, vectors: &Vectors) -> Result<Inverted, IndexError> {
+        let file = FileReader::open(&dir.join(FILE), MAGIC)?;
+        let [lists, dim, _] = file.header.numbers.map(|n| n as usize);
+        let (rows, len) = (vectors.len(), code_len(vectors.dim()));
+        let damaged = |reason: String| Err(IndexError::damaged(file.path(), reason));
+        if (file.header.rows as usize, dim) != (rows, vectors.dim()) {
+            let (want_rows, want_dim) = (rows, vectors.dim());
+            let rows = file.header.rows;
+            return damaged(format!(
+                "it is of {rows} rows of {dim} components, the vectors are {want_rows} of {want_dim}"
+            ));
+        }
+        let bytes = [lists.checked_mul(len), lists.checked_mul(4), (lists + 1).checked_mul(4), rows.checked_mul(4)];
+        let places = file.sections(bytes)?;
+        let starts: &[u32] = file.view(places[2], lists + 1);
+        if !starts.is_sorted() || starts.first() != Some(&0) || starts.last().map(|&end| end as usize) != Some(rows) {
+            return damaged(format!("its lists do not go from 0 to {rows}"));
+        }
+        Ok(Inverted { file, places, lists, len, rows })
+    }
+
+    pub fn lists(&self) -> usize {
+        self.lists
+    }
+
+    /// Offers the rows of the `nprobe` nearest lists, for the query in `scratch`, and leaves in `scratch.ids` those `keep` whose
+    /// codes are nearest. While fewer are found because others are not allowed, further lists are read.
+    pub fn search(&self, codes: &Codes, (nprobe, keep): (usize, usize), allowed: Allowed<'_>, scratch: &mut Scratch) {
+        let Scratch { query, candidates, lists, dots, ids, .. } = scratch;
+        let centroids: &[u8] = self.file.view(self.places[0], self.lists * self.len);
+        let squares: &[i32] = self.file.view(self.places[1], self.lists);
+        let starts: &[u32] = self.file.view(self.places[2], self.lists + 1);
+        let rows: &[u32] = self.file.view(self.places[3], self.rows);
+        let arena = codes.arena();
+        dots.resize(self.lists, 0);
+        scan_dots(centroids, &query.code, dots);
+        lists.clear();
+        lists.extend((0..).zip(squares.iter().zip(&*dots)).map(|(i, (&s, &dot))| key(query.distance(s, dot), i)));
+        let nprobe = nprobe.min(self.lists);
+        if nprobe < self.lists {
+            lists.select_nth_unstable(nprobe);
+        }
+        lists[..nprobe].sort_unstable();
+        candidates.start(keep);
+        for at in 0..self.lists {
+            if at == nprobe {
+                if candidates.len() >= keep {
+                    break;
+                }
+                lists[nprobe..].sort_unstable();
+            } else if at > nprobe && candidates.len() >= keep {
+                break;
+            }
+            let list = row(lists[at]) as usize;
+            let range = starts[list] as usize..starts[list + 1] as usize;
+            for start in range.clone().step_by(SCAN) {
+                let end = (start + SCAN).min(range.end);
+                dots.resize(end - start, 0);
+                let CodeArena { codes, squares } = arena;
+                scan_dots(&codes[start * self.len..end * self.len], &query.code, dots);
+                let distances = squares[start..end].iter().zip(&*dots).map(|(&s, &dot)| query.distance(s, dot));
+                for (distance, &row) in distances.zip(&rows[start..end]) {
+                    // Ties go by row, as everywhere.
+                    let candidate = key(distance, row);
+                    let worthwhile = candidate < candidates.limit() && (row as usize) < self.rows;
+                    if worthwhile && allowed.is_none_or(|allowed| allowed(row)) {
+                        candidates.push(candidate);
+                    }
+                }
+            }
+        }
+        ids.clear();
+        ids.extend(candidates.finish().iter().map(|&key| row(key)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lists_for;
+
+    #[test]
+    fn lists_grow_with_the_square_root() {
+        assert_eq!([1, 100, 10_000, 1_000_000, 10_000_000].map(lists_for), [1, 2, 256, 4096, 16_384]);
+    }
+}

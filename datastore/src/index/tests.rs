@@ -1,0 +1,342 @@
+//! Searches beside brute force, damage, and that nothing depends on anything but rows and parameters.
+
+use std::cell::Cell;
+use std::fs;
+use std::path::Path;
+
+use half::f16;
+use proptest::prelude::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::*;
+
+/// Rows around `clusters` centres, spread by a normal-like noise; `dim` components each.
+fn clustered(rows: usize, dim: usize, clusters: usize, spread: f32, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let centres: Vec<f32> = (0..clusters * dim).map(|_| rng.random_range(-1.0..1.0)).collect();
+    let mut noise = move || (0..4).map(|_| rng.random_range(-1.0_f32..1.0)).sum::<f32>() * 0.87;
+    let mut all = Vec::with_capacity(rows * dim);
+    for row in 0..rows {
+        let centre = (row * 31 + 7) % clusters;
+        all.extend(centres[centre * dim..][..dim].iter().map(|c| c + spread * noise()));
+    }
+    all
+}
+
+fn write(dir: &Path, rows: &[f32], dim: usize) {
+    let mut writer = VectorWriter::create(dir, dim).unwrap();
+    for part in rows.chunks(dim * 1000) {
+        writer.push(part).unwrap();
+    }
+    assert_eq!(writer.finish().unwrap(), rows.len() / dim);
+}
+
+fn built(dir: &Path, rows: &[f32], dim: usize, params: &IndexParams) -> VectorIndex {
+    write(dir, rows, dim);
+    build(dir, params, &|_, _| {}, &AtomicBool::new(false)).unwrap();
+    VectorIndex::open(dir).unwrap()
+}
+
+/// The truth: f64 distances of the rows as they are stored, sorted by distance, then row.
+fn brute_force(rows: &[f32], dim: usize, query: &[f32], k: usize, allowed: &dyn Fn(u32) -> bool) -> Vec<(f64, u32)> {
+    let square = |(x, q): (&f32, &f32)| (f16::from_f32(*x).to_f64() - f64::from(*q)).powi(2);
+    let mut all: Vec<(f64, u32)> = rows
+        .chunks(dim)
+        .zip(0..)
+        .filter(|(_, row)| allowed(*row))
+        .map(|(vector, row)| (vector.iter().zip(query).map(square).sum(), row))
+        .collect();
+    all.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    all.truncate(k);
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn an_exact_index_finds_what_brute_force_finds(
+        dim in 1_usize..70,
+        rows in 0_usize..80,
+        k in 0_usize..90,
+        modulus in 1_u32..4,
+        seed in any::<u64>(),
+    ) {
+        let vectors = clustered(rows, dim, 5, 0.3, seed);
+        let folder = tempfile::tempdir().unwrap();
+        let index = built(folder.path(), &vectors, dim, &IndexParams::default());
+        prop_assert_eq!((index.len(), index.dim(), index.kind()), (rows, dim, IndexKind::Exact));
+        let query = clustered(1, dim, 5, 0.3, seed ^ 1);
+        let mut hits = Vec::new();
+        let allowed = |row: u32| row.is_multiple_of(modulus);
+        index.search(&query, k, None, Some(&allowed), &mut SearchScratch::default(), &mut hits).unwrap();
+        let truth = brute_force(&vectors, dim, &query, k, &allowed);
+        prop_assert_eq!(hits.len(), truth.len());
+        for (hit, (distance, _)) in hits.iter().zip(&truth) {
+            prop_assert!(allowed(hit.row));
+            prop_assert!((f64::from(hit.distance) - distance).abs() <= 1e-4 * distance.max(1.0));
+        }
+        prop_assert!(hits.is_sorted_by(|a, b| (a.distance, a.row) < (b.distance, b.row)));
+    }
+}
+
+#[test]
+fn rows_come_back_as_16_bit_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = built(folder.path(), &[0.1, 2.0, -3.0, 65504.0], 2, &IndexParams::default());
+    let mut row = [0.0; 2];
+    index.vector(0, &mut row);
+    assert_eq!(row, [f16::from_f32(0.1).to_f32(), 2.0]);
+    index.vector(1, &mut row);
+    assert_eq!(row, [-3.0, 65504.0]);
+}
+
+#[test]
+fn what_is_not_finite_is_refused_by_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = VectorWriter::create(folder.path(), 2).unwrap();
+    writer.push(&[1.0, 2.0]).unwrap();
+    for bad in [f32::NAN, f32::INFINITY, 70_000.0] {
+        let error = writer.push(&[1.0, 2.0, 3.0, bad]).unwrap_err();
+        assert!(matches!(error, IndexError::NonFinite { row: 2, .. }), "{error}");
+    }
+    assert!(matches!(writer.push(&[1.0]), Err(IndexError::Dimension { got: 1, .. })));
+    assert_eq!(writer.finish().unwrap(), 1);
+    build(folder.path(), &IndexParams::default(), &|_, _| {}, &AtomicBool::new(false)).unwrap();
+    let index = VectorIndex::open(folder.path()).unwrap();
+    let search = |query: &[f32]| index.search(query, 1, None, None, &mut SearchScratch::default(), &mut Vec::new());
+    assert!(matches!(search(&[0.0, f32::NAN]), Err(IndexError::Query { component: 1, .. })));
+    assert!(matches!(search(&[0.0]), Err(IndexError::Dimension { got: 1, .. })));
+    index.search(&[0.0; 2], usize::MAX, None, None, &mut SearchScratch::default(), &mut Vec::new()).unwrap();
+    assert!(search(&[0.0, 1e30]).is_ok(), "distances beyond f32 are infinite, not an error");
+}
+
+#[test]
+fn an_unfinished_or_stopped_index_does_not_open() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(VectorIndex::open(folder.path()).is_err());
+    drop(VectorWriter::create(folder.path(), 2).unwrap());
+    let error = build(folder.path(), &IndexParams::default(), &|_, _| {}, &AtomicBool::new(false)).unwrap_err();
+    assert!(matches!(error, IndexError::Io { .. }), "{error}");
+    write(folder.path(), &[1.0, 2.0], 2);
+    assert!(VectorIndex::open(folder.path()).is_err());
+    let stopped = build(folder.path(), &IndexParams::default(), &|_, _| {}, &AtomicBool::new(true));
+    assert!(matches!(stopped, Err(IndexError::Stopped)));
+    assert!(VectorIndex::open(folder.path()).is_err());
+    let params = IndexParams { m: 300, ..IndexParams::default() };
+    assert!(matches!(
+        build(folder.path(), &params, &|_, _| {}, &AtomicBool::new(false)),
+        Err(IndexError::Parameter { name: "m", .. })
+    ));
+}
+
+/// Every file, cut short, lengthened, or with bytes flipped: an error or an answer, never a panic.
+fn damage(dir: &Path, dim: usize) {
+    let files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let try_it = || {
+        let index = VectorIndex::open(dir)?;
+        let mut hits = Vec::new();
+        let inside = |row: u32| {
+            assert!((row as usize) < index.len(), "asked of row {row}");
+            row.is_multiple_of(2)
+        };
+        for step in 0..8 {
+            let query: Vec<f32> = (0..dim).map(|i| ((i + step) as f32).sin()).collect();
+            index.search(&query, 10, None, None, &mut SearchScratch::default(), &mut hits)?;
+            index.search(&query, 10, Some(64), Some(&inside), &mut SearchScratch::default(), &mut hits)?;
+            assert!(hits.iter().all(|hit| (hit.row as usize) < index.len()));
+        }
+        Ok::<_, IndexError>(())
+    };
+    try_it().unwrap();
+    for path in files {
+        let bytes = fs::read(&path).unwrap();
+        for length in [0, 10, bytes.len() / 2, bytes.len() - 1] {
+            fs::write(&path, &bytes[..length]).unwrap();
+            assert!(try_it().is_err(), "{} cut to {length} bytes", path.display());
+        }
+        fs::write(&path, [&bytes[..], b"more"].concat()).unwrap();
+        assert!(try_it().is_err(), "{} lengthened", path.display());
+        let mut rng = ChaCha8Rng::seed_from_u64(7);
+        for trial in 0..60 {
+            let mut damaged = bytes.clone();
+            // Half of the trials at the beginning, where the headers are.
+            let end = if trial % 2 == 0 { bytes.len().min(128) } else { bytes.len() };
+            let at = rng.random_range(0..end);
+            damaged[at] ^= rng.random_range(1..=255_u8);
+            if trial >= 40 {
+                let end = (at + 64).min(damaged.len());
+                damaged[at..end].fill(0xff);
+            }
+            fs::write(&path, &damaged).unwrap();
+            // Not every flip can be seen; the segment's checksums see them all.
+            let _ = try_it();
+        }
+        fs::write(&path, &bytes).unwrap();
+    }
+    try_it().unwrap();
+}
+
+#[test]
+fn damaged_files_of_an_exact_index() {
+    let folder = tempfile::tempdir().unwrap();
+    built(folder.path(), &clustered(300, 16, 5, 0.3, 1), 16, &IndexParams::default());
+    damage(folder.path(), 16);
+}
+
+fn graph_params() -> IndexParams {
+    IndexParams { exact_below: 0, ef_construction: 100, seed: 9, ..IndexParams::default() }
+}
+
+/// Mean share of the `k` nearest allowed rows that are found with the default effort.
+fn recall(index: &VectorIndex, rows: &[f32], queries: &[f32], k: usize, allowed: &dyn Fn(u32) -> bool) -> f64 {
+    let (mut scratch, mut hits, mut found, mut all) = (SearchScratch::default(), Vec::new(), 0, 0);
+    for query in queries.chunks(index.dim()) {
+        index.search(query, k, None, Some(allowed), &mut scratch, &mut hits).unwrap();
+        assert!(hits.iter().all(|hit| allowed(hit.row)));
+        assert!(hits.is_sorted_by(|a, b| (a.distance, a.row) < (b.distance, b.row)));
+        let truth = brute_force(rows, index.dim(), query, k, allowed);
+        found += truth.iter().filter(|(_, row)| hits.iter().any(|hit| hit.row == *row)).count();
+        all += truth.len();
+    }
+    found as f64 / all as f64
+}
+
+#[test]
+fn a_graph_finds_nearly_all() {
+    let (dim, rows, queries) = (48, 6000, 60);
+    let all = clustered(rows + queries, dim, 40, 0.3, 3);
+    let (vectors, queries) = all.split_at(rows * dim);
+    let folder = tempfile::tempdir().unwrap();
+    let index = built(folder.path(), vectors, dim, &graph_params());
+    assert_eq!(index.kind(), IndexKind::Graph);
+    for k in [1, 10, 100] {
+        let got = recall(&index, vectors, queries, k, &|_| true);
+        assert!(got >= 0.93, "recall@{k} {got}");
+        let got = recall(&index, vectors, queries, k, &|row| row % 3 == 0);
+        assert!(got >= 0.93, "recall@{k} of a third {got}");
+    }
+    let few = recall(&index, vectors, queries, 10, &|row| row % 1000 == 7);
+    assert!(few >= 0.99, "recall@10 of 6 allowed rows {few}");
+}
+
+fn inverted_params() -> IndexParams {
+    IndexParams { exact_below: 0, inverted_above: 0, seed: 4, ..IndexParams::default() }
+}
+
+#[test]
+fn an_inverted_file_finds_nearly_all() {
+    let (dim, rows, queries) = (48, 12_000, 60);
+    let all = clustered(rows + queries, dim, 40, 0.3, 3);
+    let (vectors, queries) = all.split_at(rows * dim);
+    let folder = tempfile::tempdir().unwrap();
+    let index = built(folder.path(), vectors, dim, &inverted_params());
+    assert_eq!(index.kind(), IndexKind::Inverted);
+    for k in [1, 10, 100] {
+        let got = recall(&index, vectors, queries, k, &|_| true);
+        assert!(got >= 0.93, "recall@{k} {got}");
+        let got = recall(&index, vectors, queries, k, &|row| row % 3 == 0);
+        assert!(got >= 0.9, "recall@{k} of a third {got}");
+    }
+    let few = recall(&index, vectors, queries, 10, &|row| row % 1000 == 7);
+    assert!(few >= 0.99, "recall@10 of 12 allowed rows {few}");
+    // All lists are all rows.
+    let mut hits = Vec::new();
+    index.search(&queries[..dim], 10, Some(usize::MAX), None, &mut SearchScratch::default(), &mut hits).unwrap();
+    let truth: Vec<u32> = brute_force(vectors, dim, &queries[..dim], 10, &|_| true).iter().map(|t| t.1).collect();
+    assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), truth);
+}
+
+#[test]
+fn an_inverted_file_is_the_same_each_time() {
+    same_files_each_time(&inverted_params(), true);
+}
+
+#[test]
+fn damaged_files_of_an_inverted_file() {
+    let folder = tempfile::tempdir().unwrap();
+    built(folder.path(), &clustered(800, 16, 5, 0.3, 1), 16, &inverted_params());
+    damage(folder.path(), 16);
+}
+
+/// Names and contents of the files of a folder.
+fn contents(dir: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|path| (path.file_name().unwrap().into(), fs::read(&path).unwrap())).collect()
+}
+
+fn same_files_each_time(params: &IndexParams, other_seed: bool) {
+    let vectors = clustered(2500, 24, 30, 0.3, 5);
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    built(first.path(), &vectors, 24, params);
+    write(second.path(), &vectors, 24);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| build(second.path(), params, &|_, _| {}, &AtomicBool::new(false))).unwrap();
+    assert!(contents(first.path()) == contents(second.path()));
+    if other_seed {
+        let params = IndexParams { seed: params.seed + 1, ..params.clone() };
+        build(second.path(), &params, &|_, _| {}, &AtomicBool::new(false)).unwrap();
+        assert!(contents(first.path()) != contents(second.path()));
+    }
+}
+
+#[test]
+fn a_graph_is_the_same_each_time() {
+    same_files_each_time(&graph_params(), true);
+}
+
+#[test]
+fn every_row_of_a_graph_can_be_found_even_among_duplicates() {
+    let dim = 8;
+    let mut vectors = clustered(1500, dim, 10, 0.2, 8);
+    // Many equal rows, which crowd each other's lists, and all others far from them.
+    for row in (0..1500).filter(|row| row % 2 == 0) {
+        vectors[row * dim..][..dim].fill(0.25);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let index = built(folder.path(), &vectors, dim, &graph_params());
+    let (mut scratch, mut hits) = (SearchScratch::default(), Vec::new());
+    for row in 0..1500_u32 {
+        let query = &vectors[row as usize * dim..][..dim];
+        index.search(query, 1, Some(1500), Some(&|r| r == row), &mut scratch, &mut hits).unwrap();
+        assert_eq!(hits.len(), 1, "row {row}");
+    }
+}
+
+#[test]
+fn progress_is_told_and_a_graph_can_be_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &clustered(2000, 8, 10, 0.3, 5), 8);
+    let (stop, last) = (AtomicBool::new(false), Cell::new(0));
+    let progress = |done: usize, total: usize| {
+        assert!(done >= last.get() && done <= total && total == 2000);
+        last.set(done);
+        stop.store(done > 1000, Ordering::Relaxed);
+    };
+    let stopped = build(folder.path(), &graph_params(), &progress, &stop);
+    assert!(matches!(stopped, Err(IndexError::Stopped)));
+    assert!(last.get() > 1000);
+    assert!(VectorIndex::open(folder.path()).is_err());
+}
+
+#[test]
+fn damaged_files_of_a_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    built(folder.path(), &clustered(400, 16, 5, 0.3, 1), 16, &graph_params());
+    damage(folder.path(), 16);
+}
+
+#[test]
+fn tiny_indexes() {
+    for rows in 0..6 {
+        let vectors = clustered(rows, 4, 2, 0.3, 1);
+        let folder = tempfile::tempdir().unwrap();
+        for params in [graph_params(), inverted_params()] {
+            let index = built(folder.path(), &vectors, 4, &params);
+            let mut hits = Vec::new();
+            index.search(&[0.0; 4], 9, None, None, &mut SearchScratch::default(), &mut hits).unwrap();
+            assert_eq!(hits.len(), rows);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+mod cutting;
+mod searching;
+mod words;

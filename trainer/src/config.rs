@@ -85,6 +85,9 @@ pub struct SourceSection {
     /// Times that each passage is seen in an epoch; a fraction takes that share of the passages.
     #[serde(default = "one")]
     pub repeat: f64,
+    /// Share of its documents kept out of training, where it is not `data.heldout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heldout: Option<f64>,
 }
 
 /// Generated stories.
@@ -241,6 +244,9 @@ impl RunConfig {
         for source in &self.data.source {
             if !(0.0..=1000.0).contains(&source.repeat) {
                 return refuse("data.source.repeat", source.repeat.to_string(), "from 0 to 1000");
+            }
+            if let Some(heldout) = source.heldout {
+                share("data.source.heldout", heldout)?;
             }
             if !files.insert(&source.file) {
                 return refuse("data.source.file", source.file.display().to_string(), "each file once");

@@ -19,7 +19,7 @@ use crate::dataset::{DatasetError, Passage, PassageWriter};
 use crate::passages;
 use crate::rating::{StoryGenerator, rating_of};
 use crate::report::Report;
-use crate::tokenizer::{self, MESSAGE_END, MESSAGE_START};
+use crate::tokenizer::{self, MESSAGE_END, MESSAGE_START, TakeError, Taken};
 
 /// Passages of fewer tokens teach little and are left out.
 const SHORTEST_PASSAGE: usize = 24;
@@ -91,6 +91,9 @@ pub struct Sources {
     pub sources: Vec<SourceRecord>,
     /// The filters that every document passed.
     pub filters: Vec<String>,
+    /// The checkpoint whose tokenizer the data was made with; `None` where one was learnt from these sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<TakenTokenizer>,
 }
 
 impl Sources {
@@ -108,6 +111,15 @@ impl Sources {
     }
 }
 
+/// What is recorded of a tokenizer that was taken from a checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TakenTokenizer {
+    /// The checkpoint's name.
+    pub model: String,
+    /// SHA-256 of its `tokenizer.json`.
+    pub sha256: String,
+}
+
 /// Why data cannot be prepared or read.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -117,6 +129,9 @@ pub enum DataError {
     /// The tokenizer cannot be learnt or used.
     #[error("tokenizer: {0}")]
     Tokenizer(tokenizers::Error),
+    /// The tokenizer of a checkpoint cannot be taken.
+    #[error(transparent)]
+    TakenTokenizer(#[from] TakeError),
     /// The result cannot be written.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
@@ -139,11 +154,18 @@ struct Text {
     heldout: bool,
 }
 
-/// Reads the sources of `config` in `corpora`, and writes prepared data to `out`.
+/// Reads the sources of `config` in `corpora`, and writes prepared data to `out`. The tokenizer is learnt from these
+/// sources, or is that of the checkpoint folder `tokenizer`.
 ///
 /// # Errors
 /// Names the file, the line and the reason.
-pub fn prepare(config: &RunConfig, corpora: &Path, out: &Path, report: &mut Report) -> Result<Sources, DataError> {
+pub fn prepare(
+    config: &RunConfig,
+    corpora: &Path,
+    tokenizer: Option<&Path>,
+    out: &Path,
+    report: &mut Report,
+) -> Result<Sources, DataError> {
     let error = |file: &Path| {
         let file = file.to_owned();
         move |source| DataError::File { file, source }
@@ -160,16 +182,30 @@ pub fn prepare(config: &RunConfig, corpora: &Path, out: &Path, report: &mut Repo
         report.line(&format!("reading {}", file.display()));
         let source = section.file.display().to_string();
         let mut record = SourceRecord { source, repeat: section.repeat, ..SourceRecord::default() };
-        let texts = read(&file, &section.languages, config.data.heldout, &mut record)?;
+        let heldout = section.heldout.unwrap_or(config.data.heldout);
+        let texts = read(&file, &section.languages, heldout, &mut record)?;
         if texts.is_empty() {
             return Err(DataError::NothingLeft(file.display().to_string(), record.left_out));
         }
         collections.push((texts, record));
     }
     let stories = Stories::generate(config);
-    report.line(&format!("learning a tokenizer of {} tokens", config.tokenizer.vocab_size));
-    let sample = tokenizer_sample(config, &collections, &stories);
-    let tokenizer = tokenizer::train(sample.into_iter(), config.tokenizer.vocab_size).map_err(DataError::Tokenizer)?;
+    let (tokenizer, tokenizer_json, taken) = match tokenizer {
+        Some(folder) => {
+            let Taken { tokenizer, json, model } = tokenizer::take(folder, config.tokenizer.vocab_size)?;
+            report.line(&format!("taking the tokenizer of {model}"));
+            let sha256 = hex(&Sha256::digest(&json));
+            (tokenizer, json, Some(TakenTokenizer { model, sha256 }))
+        }
+        None => {
+            report.line(&format!("learning a tokenizer of {} tokens", config.tokenizer.vocab_size));
+            let sample = tokenizer_sample(config, &collections, &stories);
+            let learnt = tokenizer::train(sample.into_iter(), config.tokenizer.vocab_size);
+            let tokenizer = learnt.map_err(DataError::Tokenizer)?;
+            let json = tokenizer.to_string(true).map_err(DataError::Tokenizer)?.into_bytes();
+            (tokenizer, json, None)
+        }
+    };
     // Spellings of control tokens in documents are ordinary text.
     let mut plain = tokenizer.clone();
     plain.set_encode_special_tokens(true);
@@ -203,8 +239,8 @@ pub fn prepare(config: &RunConfig, corpora: &Path, out: &Path, report: &mut Repo
     train.write(&out.join("train.safetensors"))?;
     heldout.write(&out.join("heldout.safetensors"))?;
     let file = out.join("tokenizer.json");
-    tokenizer.save(&file, true).map_err(DataError::Tokenizer)?;
-    let sources = Sources { config: config.clone(), sources: records, filters: filters() };
+    fs::write(&file, tokenizer_json).map_err(error(&file))?;
+    let sources = Sources { config: config.clone(), sources: records, filters: filters(), tokenizer: taken };
     write_json(&out.join("sources.json"), &sources)?;
     Ok(sources)
 }
@@ -235,8 +271,11 @@ fn read(file: &Path, languages: &[String], heldout: f64, record: &mut SourceReco
     for document in document::read_jsonl(file)? {
         let mut document = document?;
         let mut leave_out = |reason: String| *record.left_out.entry(reason).or_default() += 1;
-        if !document.license.may_train() {
-            leave_out(format!("license {}", document.license));
+        if !document.train() {
+            leave_out(match document.license.may_train() {
+                false => format!("license {}", document.license),
+                true => "its rights holder allows no training".to_owned(),
+            });
             continue;
         }
         if !languages.is_empty() && !languages.contains(&document.lang) {

@@ -53,7 +53,7 @@ pub enum ExportError {
 pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
     let newest = run_state::checkpoints(run)?.pop().ok_or_else(|| ExportError::NoCheckpoint(run.to_owned()))?;
     let (saved, (sources, data_hash)) = (Saved::read(&newest)?, Sources::read(data)?);
-    if saved.data != data_hash {
+    if saved.roots.data != data_hash {
         return Err(StateError::OtherData { folder: newest }.into());
     }
     let config = &saved.config;
@@ -72,7 +72,7 @@ pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
         ("config.json", json(&model_config(config))),
         ("generation_config.json", json(&generation_config())),
         ("tokenizer_config.json", json(&tokenizer::tokenizer_config(config.model.context))),
-        ("provenance.json", json(&provenance(config, &sources))),
+        ("provenance.json", json(&provenance(&saved, &sources))),
         ("safelmm.json", json(&card)),
         ("tokenizer.json", tokenizer_json),
         ("model.safetensors", weights),
@@ -145,10 +145,11 @@ fn generation_config() -> Value {
     })
 }
 
-/// Every training source: license, documents, tokens, filters applied, content hash.
-fn provenance(config: &RunConfig, sources: &Sources) -> Value {
-    let tokenizer = serde_json::to_vec(&config.tokenizer).unwrap_or_default();
-    json!({
+/// Every training source: license, documents, tokens, filters applied, content hash; those of the checkpoint that the run
+/// began with stand under `init`.
+fn provenance(saved: &Saved, sources: &Sources) -> Value {
+    let config = &saved.config;
+    let mut provenance = json!({
         "format_version": 1,
         "model": config.name,
         "license_rule": "only documents whose SPDX expression is of class permissive or share-alike are trained on",
@@ -156,7 +157,17 @@ fn provenance(config: &RunConfig, sources: &Sources) -> Value {
         "heldout_share_of_documents": config.data.heldout,
         "untagged_share_of_passages": config.data.untagged,
         "seed": config.seed,
-        "tokenizer_settings_sha256": hex(&<sha2::Sha256 as sha2::Digest>::digest(tokenizer)),
         "sources": sources.sources,
-    })
+    });
+    match &sources.tokenizer {
+        Some(taken) => provenance["tokenizer"] = json!(taken),
+        None => {
+            let settings = serde_json::to_vec(&config.tokenizer).unwrap_or_default();
+            provenance["tokenizer_settings_sha256"] = json!(hex(&<sha2::Sha256 as sha2::Digest>::digest(settings)));
+        }
+    }
+    if let Some(origin) = &saved.roots.origin {
+        provenance["init"] = json!(origin);
+    }
+    provenance
 }

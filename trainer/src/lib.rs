@@ -11,6 +11,7 @@ pub mod dataset;
 pub mod framing;
 
 pub mod optimizer;
+pub mod origin;
 pub mod parameters;
 pub mod run_state;
 

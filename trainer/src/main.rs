@@ -40,11 +40,14 @@ enum Command {
         /// The folder that holds the source files named in the configuration.
         #[arg(long)]
         corpora: PathBuf,
+        /// A checkpoint folder whose tokenizer is taken instead of learning one, so that ids agree with its.
+        #[arg(long)]
+        tokenizer: Option<PathBuf>,
         /// Where the prepared data goes.
         #[arg(long)]
         out: PathBuf,
     },
-    /// Train from scratch, or go on with an interrupted run in the same folder.
+    /// Train from scratch or from the weights of a checkpoint, or go on with an interrupted run in the same folder.
     Pretrain {
         /// The run's configuration.
         #[arg(long)]
@@ -55,6 +58,9 @@ enum Command {
         /// The run's folder: checkpoints and log.
         #[arg(long)]
         out: PathBuf,
+        /// A checkpoint folder to begin with, of the same shape and tokenizer; the data comes from `data --tokenizer`.
+        #[arg(long)]
+        init: Option<PathBuf>,
     },
     /// Measure a checkpoint: held-out bits per byte beside two baselines, and whether its rating is obeyed.
     /// The figures go into its safelmm.json.
@@ -97,9 +103,9 @@ enum Command {
 fn main() -> Result<()> {
     let mut report = Report::new();
     match Args::parse().command {
-        Command::Data { config, corpora, out } => {
+        Command::Data { config, corpora, tokenizer, out } => {
             let config = RunConfig::read(&config)?;
-            let sources = data::prepare(&config, &corpora, &out, &mut report)?;
+            let sources = data::prepare(&config, &corpora, tokenizer.as_deref(), &out, &mut report)?;
             for source in &sources.sources {
                 report.line(&format!(
                     "{}: {} documents, {} passages, {:.2} M tokens, ratings {:?}, left out {:?}",
@@ -112,7 +118,7 @@ fn main() -> Result<()> {
                 ));
             }
         }
-        Command::Pretrain { config, data, out } => {
+        Command::Pretrain { config, data, out, init } => {
             let config = RunConfig::read(&config)?;
             let stop = Arc::new(AtomicBool::new(false));
             let flag = Arc::clone(&stop);
@@ -123,7 +129,7 @@ fn main() -> Result<()> {
                 eprintln!("stopping after this step; once more to stop at once");
             })
             .context("cannot listen for Ctrl-C")?;
-            match pretrain(&config, &data, &out, &stop, &mut report)? {
+            match pretrain(&config, &data, &out, init.as_deref(), &stop, &mut report)? {
                 Outcome::Finished => report.line("finished"),
                 Outcome::Interrupted { step } => {
                     report.line(&format!("stopped at step {step}; the same command goes on from there"));

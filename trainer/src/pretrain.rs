@@ -18,9 +18,10 @@ use crate::dataset::{Dataset, DatasetError, Order, Passage};
 use crate::evaluate::{bits_per_byte, nats};
 use crate::framing::frame;
 use crate::optimizer::{AdamW, accumulate, learning_rate, norm};
+use crate::origin::{OriginError, Start};
 use crate::parameters::Parameters;
 use crate::report::Report;
-use crate::run_state::{self, Progress, StateError};
+use crate::run_state::{self, Progress, Roots, StateError};
 
 /// Why a run stopped before its end.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum PretrainError {
     /// A checkpoint cannot be written or read.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The run cannot begin with the checkpoint that it was given.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// The decoder or its gradients failed.
     #[error("training step {step}: {source}")]
     Step {
@@ -117,7 +121,8 @@ fn next_batch(config: &RunConfig, data: &Dataset, order: &mut Order, at: &mut Pr
 }
 
 /// Trains, or goes on training, in the folder `run` with the prepared data of `data`. Checkpoints and `log.jsonl` come
-/// to lie there. `stop` asks for a checkpoint and an end after the current step.
+/// to lie there. A new run begins with the weights of the checkpoint folder `init` where one is given, else with fresh
+/// ones; a run that goes on must be given the same. `stop` asks for a checkpoint and an end after the current step.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
@@ -125,17 +130,19 @@ pub fn pretrain(
     config: &RunConfig,
     data: &Path,
     run: &Path,
+    init: Option<&Path>,
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<Outcome, PretrainError> {
     // Inside candle's own thread pool, so that its operations and ours share one set of threads.
-    Device::Cpu.with_context(|| train_loop(config, data, run, stop, report))
+    Device::Cpu.with_context(|| train_loop(config, data, run, init, stop, report))
 }
 
 fn train_loop(
     config: &RunConfig,
     data: &Path,
     run: &Path,
+    init: Option<&Path>,
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<Outcome, PretrainError> {
@@ -160,13 +167,22 @@ fn train_loop(
     let step_error = |step: usize| move |source| PretrainError::Step { step, source };
     let (parameters, decoder) = Parameters::initialise(&config.decoder(), config.seed).map_err(step_error(0))?;
     run_state::clean_up(run)?;
+    let start = init.map(|folder| Start::read(folder, &config.decoder(), data)).transpose()?;
+    let roots = Roots { data: data_hash, origin: start.as_ref().map(|start| start.origin.clone()) };
     let (mut optimizer, mut at) = match run_state::checkpoints(run)?.last() {
         Some(folder) => {
             report.line(&format!("going on from {}", folder.display()));
-            run_state::load(folder, config, &data_hash, &parameters)?
+            run_state::load(folder, config, &roots, &parameters)?
         }
-        None => (AdamW::new(&parameters), Progress { step: 0, tokens: 0, epoch: 0, place: 0, seconds: 0.0 }),
+        None => {
+            if let Some(start) = &start {
+                start.load(&parameters)?;
+                report.line(&format!("beginning with the weights of {}", start.origin.model));
+            }
+            (AdamW::new(&parameters), Progress { step: 0, tokens: 0, epoch: 0, place: 0, seconds: 0.0 })
+        }
     };
+    drop(start); // its tensors are in the parameters now, or not needed
     let repeats: Vec<f64> = sources.sources.iter().map(|s| s.repeat).collect();
     let mut order = Order::new(config.seed, repeats);
     report.line(&format!(
@@ -236,7 +252,7 @@ fn train_loop(
         }
         let stopping = stop.load(Ordering::Relaxed);
         if at.step % config.train.checkpoint_steps == 0 || last || stopping {
-            let folder = run_state::save(run, config, &data_hash, &parameters, &optimizer, &at)?;
+            let folder = run_state::save(run, config, &roots, &parameters, &optimizer, &at)?;
             report.line(&format!("saved {}", folder.display()));
         }
         if stopping && !last {

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::config::RunConfig;
 use crate::data::hex;
 use crate::optimizer::{AdamW, Moments};
+use crate::origin::Origin;
 use crate::parameters::Parameters;
 
 /// Where a run stands.
@@ -38,6 +39,9 @@ struct State {
     /// SHA-256 of the prepared data's `sources.json`.
     #[serde(default)]
     data: String,
+    /// The checkpoint that the run began with; `None` for one from scratch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    origin: Option<Origin>,
     sha256: BTreeMap<String, String>,
 }
 
@@ -74,6 +78,16 @@ pub enum StateError {
         /// The run's folder.
         folder: PathBuf,
     },
+    /// The run began with other weights.
+    #[error("{folder}: the run began with {began}, not with {given}: use another --out folder, or the same --init")]
+    OtherOrigin {
+        /// The run's folder.
+        folder: PathBuf,
+        /// What it began with.
+        began: String,
+        /// What was asked for.
+        given: String,
+    },
     /// The run was started with other settings.
     #[error(
         "{folder}: the run was started with another configuration ({section} differs): use another --out folder, or the old configuration"
@@ -92,14 +106,23 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// Checkpoints kept, the newest ones.
 const KEEP: usize = 2;
 
-/// Writes a checkpoint and deletes the oldest ones. `data` is the hash of the prepared data's record.
+/// Where a run's text and its first weights came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Roots {
+    /// SHA-256 of the prepared data's `sources.json`; empty where none was kept.
+    pub data: String,
+    /// The checkpoint that the run began with; `None` for one from scratch.
+    pub origin: Option<Origin>,
+}
+
+/// Writes a checkpoint and deletes the oldest ones.
 ///
 /// # Errors
 /// Names the file.
 pub fn save(
     run: &Path,
     config: &RunConfig,
-    data: &str,
+    roots: &Roots,
     parameters: &Parameters,
     optimizer: &AdamW,
     progress: &Progress,
@@ -134,7 +157,8 @@ pub fn save(
         sha256.insert(name.to_owned(), hash(&path).map_err(file(&path))?);
         sync(&path).map_err(file(&path))?;
     }
-    let state = State { progress: progress.clone(), config: config.clone(), data: data.to_owned(), sha256 };
+    let Roots { data, origin } = roots.clone();
+    let state = State { progress: progress.clone(), config: config.clone(), data, origin, sha256 };
     let path = beside.join("state.json");
     let json = serde_json::to_vec_pretty(&state).map_err(|e| file(&path)(e.into()))?;
     fs::write(&path, json).map_err(file(&path))?;
@@ -196,8 +220,8 @@ pub struct Saved {
     pub config: RunConfig,
     /// Where the run stands.
     pub progress: Progress,
-    /// SHA-256 of the record of the data it was trained on; empty where none was kept.
-    pub data: String,
+    /// Where its text and its first weights came from.
+    pub roots: Roots,
     /// `model.safetensors`.
     pub model: Vec<u8>,
     optimizer: Vec<u8>,
@@ -222,18 +246,19 @@ impl Saved {
             }
         };
         let (model, optimizer) = (read(MODEL)?, read(OPTIMIZER)?);
-        Ok(Saved { config: state.config, progress: state.progress, data: state.data, model, optimizer })
+        let roots = Roots { data: state.data, origin: state.origin };
+        Ok(Saved { config: state.config, progress: state.progress, roots, model, optimizer })
     }
 }
 
 /// Reads a checkpoint into `parameters`; returns the optimiser and where the run stands.
 ///
 /// # Errors
-/// A damaged file, or a run with other settings or other data.
+/// A damaged file, or a run with other settings, other data or other first weights.
 pub fn load(
     folder: &Path,
     config: &RunConfig,
-    data: &str,
+    roots: &Roots,
     parameters: &Parameters,
 ) -> Result<(AdamW, Progress), StateError> {
     let saved = Saved::read(folder)?;
@@ -248,8 +273,16 @@ pub fn load(
             return Err(StateError::OtherConfig { folder: folder.to_owned(), section });
         }
     }
-    if saved.data != data {
+    if saved.roots.data != roots.data {
         return Err(StateError::OtherData { folder: folder.to_owned() });
+    }
+    if saved.roots.origin != roots.origin {
+        let name = |origin: &Option<Origin>| match origin {
+            Some(origin) => format!("the weights of {} ({})", origin.model, origin.sha256),
+            None => "fresh weights".to_owned(),
+        };
+        let (began, given) = (name(&saved.roots.origin), name(&roots.origin));
+        return Err(StateError::OtherOrigin { folder: folder.to_owned(), began, given });
     }
     let tensors = |name: &str, bytes: &[u8]| {
         let damaged = |e: candle_core::Error| StateError::Damaged { file: folder.join(name), reason: e.to_string() };

@@ -1,6 +1,10 @@
-//! The byte-level BPE tokenizer of SafeLMM checkpoints, learnt from the training text.
+//! The byte-level BPE tokenizer of SafeLMM checkpoints, learnt from the training text or taken from a checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use safelmm_model::Rating;
+use safelmm_model::card::Card;
 use serde_json::{Value, json};
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
@@ -64,6 +68,66 @@ pub fn train(texts: impl Iterator<Item = String> + Send, vocab_size: usize) -> t
         .into();
     tokenizer.train(&mut trainer, texts)?;
     Ok(tokenizer)
+}
+
+/// The tokenizer of a checkpoint.
+pub struct Taken {
+    /// The tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Its `tokenizer.json` as it stands.
+    pub json: Vec<u8>,
+    /// The checkpoint's name.
+    pub model: String,
+}
+
+/// Why the tokenizer of a checkpoint cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// A file is missing, cannot be read, or does not say what it must.
+    #[error("{file}: {source}: expected a checkpoint folder as `safelmm-train export` writes it")]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is no tokenizer, or one with which no run can be trained.
+    #[error("{file}: {reason}")]
+    Unfit {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+}
+
+/// Takes the tokenizer of a checkpoint folder, which must have `vocab_size` tokens and the control tokens of [`train`].
+///
+/// # Errors
+/// Names the file, and what was expected.
+pub fn take(folder: &Path, vocab_size: usize) -> Result<Taken, TakeError> {
+    let read = |file: &Path| fs::read(file).map_err(|source| TakeError::File { file: file.to_owned(), source });
+    let card_file = folder.join("safelmm.json");
+    let card: Card = serde_json::from_slice(&read(&card_file)?)
+        .map_err(|e| TakeError::File { file: card_file, source: e.into() })?;
+    let file = folder.join("tokenizer.json");
+    let json = read(&file)?;
+    let unfit = |reason: String| TakeError::Unfit { file: file.clone(), reason };
+    let tokenizer = Tokenizer::from_bytes(&json).map_err(|e| unfit(e.to_string()))?;
+    let size = tokenizer.get_vocab_size(true);
+    if size != vocab_size {
+        return Err(unfit(format!("{size} tokens, but tokenizer.vocab_size is {vocab_size}: set it to {size}")));
+    }
+    for token in control_tokens() {
+        let expected = control_id(token);
+        if tokenizer.token_to_id(token) != Some(expected) {
+            let has = tokenizer.token_to_id(token).map_or("no id".to_owned(), |id| format!("the id {id}"));
+            return Err(unfit(format!(
+                "{token} has {has}: expected {expected}, as in a tokenizer that `safelmm-train data` has learnt"
+            )));
+        }
+    }
+    Ok(Taken { tokenizer, json, model: card.name })
 }
 
 /// `tokenizer_config.json`.

@@ -6,12 +6,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use candle_core::{DType, Device, Tensor};
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, Work, step};
-use safelmm_trainer::config::RunConfig;
+use safelmm_trainer::config::{RunConfig, SourceSection};
 use safelmm_trainer::data::{DataError, Sources, prepare};
 use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{measure_bits, measure_control};
 use safelmm_trainer::export::export;
+use safelmm_trainer::origin::Start;
+use safelmm_trainer::parameters::Parameters;
 use safelmm_trainer::pretrain::{Outcome, PretrainError, pretrain};
 use safelmm_trainer::rating::StoryGenerator;
 use safelmm_trainer::report::Report;
@@ -95,7 +98,7 @@ fn from_documents_to_a_served_text() {
     let (data, whole, cut) = (folder.path().join("data"), folder.path().join("whole"), folder.path().join("cut"));
     let (config, mut report) = (config(), Report::new());
     corpora(folder.path());
-    let sources = prepare(&config, folder.path(), &data, &mut report).unwrap();
+    let sources = prepare(&config, folder.path(), None, &data, &mut report).unwrap();
     let documents = &sources.sources[0];
     assert_eq!(documents.documents + documents.heldout_documents, 12, "{documents:?}");
     assert_eq!(documents.left_out["license CC-BY-NC-4.0"], 6);
@@ -108,7 +111,7 @@ fn from_documents_to_a_served_text() {
     assert!(!train.passages.iter().chain(&heldout.passages).any(control), "control tokens come from no document");
 
     let go = AtomicBool::new(false);
-    assert_eq!(pretrain(&config, &data, &whole, &go, &mut report).unwrap(), Outcome::Finished);
+    assert_eq!(pretrain(&config, &data, &whole, None, &go, &mut report).unwrap(), Outcome::Finished);
     let reference = losses(&whole);
     assert_eq!(reference.len(), 6);
     assert!(reference[5] < reference[0], "{reference:?}");
@@ -117,12 +120,15 @@ fn from_documents_to_a_served_text() {
     // Stopped after every single step, the run sees the same losses to the last bit.
     let stop = AtomicBool::new(true);
     for at in 1..6 {
-        assert_eq!(pretrain(&config, &data, &cut, &stop, &mut report).unwrap(), Outcome::Interrupted { step: at });
+        assert_eq!(
+            pretrain(&config, &data, &cut, None, &stop, &mut report).unwrap(),
+            Outcome::Interrupted { step: at }
+        );
     }
-    assert_eq!(pretrain(&config, &data, &cut, &stop, &mut report).unwrap(), Outcome::Finished);
+    assert_eq!(pretrain(&config, &data, &cut, None, &stop, &mut report).unwrap(), Outcome::Finished);
     assert_eq!(losses(&cut), reference);
     // A finished run has nothing left to do.
-    assert_eq!(pretrain(&config, &data, &cut, &go, &mut report).unwrap(), Outcome::Finished);
+    assert_eq!(pretrain(&config, &data, &cut, None, &go, &mut report).unwrap(), Outcome::Finished);
     assert_eq!(losses(&cut).len(), 6);
     let weights = |run: &Path| fs::read(checkpoints(run).unwrap().pop().unwrap().join("model.safetensors")).unwrap();
     assert!(weights(&cut) == weights(&whole), "the weights differ");
@@ -174,13 +180,13 @@ fn damaged_checkpoints_other_settings_and_unusable_sources_are_named() {
     let (data, run) = (folder.path().join("data"), folder.path().join("run"));
     let (mut config, mut report) = (config(), Report::new());
     corpora(folder.path());
-    prepare(&config, folder.path(), &data, &mut report).unwrap();
+    prepare(&config, folder.path(), None, &data, &mut report).unwrap();
     config.train.steps = 2;
     let go = AtomicBool::new(false);
-    pretrain(&config, &data, &run, &go, &mut report).unwrap();
+    pretrain(&config, &data, &run, None, &go, &mut report).unwrap();
     let fails = |config: &RunConfig, words: &[&str]| {
         let message =
-            pretrain(config, &data, &run, &AtomicBool::new(false), &mut Report::new()).unwrap_err().to_string();
+            pretrain(config, &data, &run, None, &AtomicBool::new(false), &mut Report::new()).unwrap_err().to_string();
         assert!(words.iter().all(|w| message.contains(w)), "{message}");
     };
     let mut other = config.clone();
@@ -199,7 +205,7 @@ fn damaged_checkpoints_other_settings_and_unusable_sources_are_named() {
 
     let only_non_commercial = json!({"id": "n", "text": "word ".repeat(200), "lang": "en", "license": "CC-BY-NC-4.0"});
     fs::write(folder.path().join("documents.jsonl"), only_non_commercial.to_string()).unwrap();
-    match prepare(&config, folder.path(), &data, &mut report) {
+    match prepare(&config, folder.path(), None, &data, &mut report) {
         Err(error @ DataError::NothingLeft(..)) => assert!(error.to_string().contains("CC-BY-NC-4.0"), "{error}"),
         other => panic!("{other:?}"),
     }
@@ -216,14 +222,14 @@ fn what_a_killed_run_leaves_behind_is_cleared_away() {
     let (data, run) = (folder.path().join("data"), folder.path().join("run"));
     let (config, mut report) = (config(), Report::new());
     corpora(folder.path());
-    prepare(&config, folder.path(), &data, &mut report).unwrap();
-    pretrain(&config, &data, &run, &AtomicBool::new(true), &mut report).unwrap();
+    prepare(&config, folder.path(), None, &data, &mut report).unwrap();
+    pretrain(&config, &data, &run, None, &AtomicBool::new(true), &mut report).unwrap();
     let first = losses(&run);
     let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
     fs::write(run.join("log.jsonl"), format!("{log}{}{{\"step\":3,\"lo", log.replace(":1,", ":2,"))).unwrap();
     let half = run.join("step-00000009.part");
     fs::create_dir_all(&half).unwrap();
-    assert_eq!(pretrain(&config, &data, &run, &AtomicBool::new(false), &mut report).unwrap(), Outcome::Finished);
+    assert_eq!(pretrain(&config, &data, &run, None, &AtomicBool::new(false), &mut report).unwrap(), Outcome::Finished);
     let all = losses(&run);
     assert_eq!((all.len(), all[0]), (6, first[0]));
     assert!(!half.exists());
@@ -231,9 +237,124 @@ fn what_a_killed_run_leaves_behind_is_cleared_away() {
     // Other data under the same settings is noticed, by a resumed run and by an export.
     let documents = folder.path().join("documents.jsonl");
     fs::write(&documents, fs::read_to_string(&documents).unwrap().replace(" the ", " that ")).unwrap();
-    prepare(&config, folder.path(), &data, &mut report).unwrap();
-    let message = pretrain(&config, &data, &run, &AtomicBool::new(false), &mut report).unwrap_err().to_string();
+    prepare(&config, folder.path(), None, &data, &mut report).unwrap();
+    let message = pretrain(&config, &data, &run, None, &AtomicBool::new(false), &mut report).unwrap_err().to_string();
     assert!(message.contains("other prepared data"), "{message}");
     let message = export(&data, &run, &folder.path().join("out")).unwrap_err().to_string();
     assert!(message.contains("other prepared data"), "{message}");
+}
+
+/// A served checkpoint, the configuration that goes on from it, and data prepared with its tokenizer.
+fn served(folder: &Path) -> (RunConfig, std::path::PathBuf, std::path::PathBuf) {
+    let (data, base) = (folder.join("base-data"), folder.join("base"));
+    let (mut config, mut report) = (config(), Report::new());
+    corpora(folder);
+    prepare(&config, folder, None, &data, &mut report).unwrap();
+    pretrain(&config, &data, &folder.join("base-run"), None, &AtomicBool::new(false), &mut report).unwrap();
+    export(&data, &folder.join("base-run"), &base).unwrap();
+    let text = StoryGenerator::new(5).story(Rating::PG).text;
+    let document = json!({"id": "more", "text": text, "lang": "en", "license": "CC0-1.0", "title": "More"});
+    fs::write(folder.join("more.jsonl"), document.to_string()).unwrap();
+    let more = SourceSection { file: "more.jsonl".into(), languages: vec![], repeat: 3.0, heldout: Some(0.0) };
+    config.data.source.push(more);
+    config.data.heldout = 0.5;
+    config.name = "further".to_owned();
+    let further = folder.join("data");
+    prepare(&config, folder, Some(&base), &further, &mut report).unwrap();
+    (config, base, further)
+}
+
+#[test]
+fn a_run_begins_with_a_checkpoint_and_goes_on_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
+    let (config, base, data) = served(folder.path());
+    let (go, stop, mut report) = (AtomicBool::new(false), AtomicBool::new(true), Report::new());
+    let sources = Sources::read(&data).unwrap().0;
+    assert_eq!(sources.sources[1].heldout_documents, 0, "its own share of held-out documents counts");
+    assert!(sources.sources[0].heldout_documents > 0);
+    let tokenizer = |folder: &Path| fs::read(folder.join("tokenizer.json")).unwrap();
+    assert!(tokenizer(&data) == tokenizer(&base), "the tokenizer is taken as it stands");
+
+    // The weights are those of the folder, widened.
+    let (parameters, _) = Parameters::initialise(&config.decoder(), config.seed).unwrap();
+    Start::read(&base, &config.decoder(), &data).unwrap().load(&parameters).unwrap();
+    let weights = candle_core::safetensors::load(base.join("model.safetensors"), &Device::Cpu).unwrap();
+    for (name, var) in parameters.iter() {
+        let values = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(var.as_tensor()), values(&weights[name]), "{name}");
+    }
+
+    assert_eq!(pretrain(&config, &data, &whole, Some(&base), &go, &mut report).unwrap(), Outcome::Finished);
+    for at in 1..6 {
+        let outcome = pretrain(&config, &data, &cut, Some(&base), &stop, &mut report).unwrap();
+        assert_eq!(outcome, Outcome::Interrupted { step: at });
+    }
+    pretrain(&config, &data, &cut, Some(&base), &stop, &mut report).unwrap();
+    assert_eq!(losses(&cut), losses(&whole));
+    let weights = |run: &Path| fs::read(checkpoints(run).unwrap().pop().unwrap().join("model.safetensors")).unwrap();
+    assert!(weights(&cut) == weights(&whole), "the weights differ");
+    let fresh = folder.path().join("fresh");
+    pretrain(&config, &data, &fresh, None, &stop, &mut report).unwrap();
+    assert!(losses(&whole)[0] < losses(&fresh)[0], "it knows more than a fresh one at its first step");
+
+    // What it was trained on before stands in its record.
+    let out = folder.path().join("further");
+    export(&data, &cut, &out).unwrap();
+    let checkpoint = Checkpoint::open(&out).unwrap();
+    let (provenance, before) = (checkpoint.provenance().unwrap(), Checkpoint::open(&base).unwrap());
+    assert_eq!(provenance["init"]["model"], "tiny");
+    assert_eq!(&provenance["init"]["provenance"], before.provenance().unwrap());
+    assert_eq!(provenance["tokenizer"]["model"], "tiny");
+    assert!(provenance.get("tokenizer_settings_sha256").is_none(), "no settings made this tokenizer");
+
+    // A run that goes on must have begun with the same weights.
+    for (run, init) in [(&cut, None), (&fresh, Some(&*base)), (&cut, Some(&*out))] {
+        let message = pretrain(&config, &data, run, init, &go, &mut report).unwrap_err().to_string();
+        assert!(message.contains("began with") && message.contains("--init"), "{message}");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_does_not_fit_a_run_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (config, base, data) = served(folder.path());
+    let run = folder.path().join("run");
+    let fails = |config: &RunConfig, data: &Path, init: &Path, words: &[&str]| {
+        let stop = AtomicBool::new(true);
+        let message = pretrain(config, data, &run, Some(init), &stop, &mut Report::new()).unwrap_err().to_string();
+        assert!(words.iter().all(|w| message.contains(w)), "{message}");
+        assert!(checkpoints(&run).unwrap().is_empty());
+    };
+    let mut other = config.clone();
+    other.model.intermediate_size = 64;
+    fails(&other, &data, &base, &["intermediate_size", "48", "64", "shapes must be equal"]);
+    other = config.clone();
+    other.model.rope_theta = 5e5;
+    fails(&other, &data, &base, &["rope", "shapes must be equal"]);
+    fails(&config, &data, folder.path(), &["config.json", "safelmm-train export"]);
+
+    // Data with a tokenizer of its own: its ids mean something else.
+    let (learnt, mut report) = (folder.path().join("learnt"), Report::new());
+    prepare(&config, folder.path(), None, &learnt, &mut report).unwrap();
+    fails(&config, &learnt, &base, &["tokenizer.json", "--tokenizer"]);
+    other = config.clone();
+    other.tokenizer.vocab_size = 800;
+    let message = prepare(&other, folder.path(), Some(&base), &learnt, &mut report).unwrap_err().to_string();
+    assert!(message.contains("700 tokens") && message.contains("tokenizer.vocab_size is 800"), "{message}");
+    let json = fs::read_to_string(base.join("tokenizer.json")).unwrap();
+    let spelt = folder.path().join("spelt");
+    fs::create_dir_all(&spelt).unwrap();
+    fs::copy(base.join("safelmm.json"), spelt.join("safelmm.json")).unwrap();
+    fs::write(spelt.join("tokenizer.json"), json.replace("<|im_start|>", "<|im_begin|>")).unwrap();
+    let message = prepare(&config, folder.path(), Some(&spelt), &learnt, &mut report).unwrap_err().to_string();
+    assert!(message.contains("<|im_start|>") && message.contains("no id: expected 1"), "{message}");
+
+    // A weight file that is cut short, and a checkpoint of which nobody knows what it was trained on.
+    let weights = fs::read(base.join("model.safetensors")).unwrap();
+    fs::write(base.join("model.safetensors"), &weights[..weights.len() - 1]).unwrap();
+    fails(&config, &data, &base, &["model.safetensors", "cut short"]);
+    fs::write(base.join("model.safetensors"), &weights).unwrap();
+    fs::remove_file(base.join("provenance.json")).unwrap();
+    fails(&config, &data, &base, &["provenance.json", "safelmm-train export"]);
 }

@@ -4,16 +4,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use safelmm_datastore::EncodeError;
+use safelmm_datastore::gate::GateTable;
 use safelmm_model::{Checkpoint, CheckpointError, Encoder, EncoderError, GrammarError, Grammars, Rating};
 use safelmm_plugins::{ControlTokens, Pipeline};
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError, DEFAULT_RATING, ServerConfig};
+use crate::config::{Config, ConfigError, DEFAULT_RATING, PolicyConfig, ServerConfig};
 use crate::embedder::Embedder;
 use crate::engine::{Decoder, Engine, EngineConfig, Sequence};
 use crate::http::Spellings;
 use crate::keys::{KeyFileError, Keyring};
 use crate::metrics::Metrics;
+use crate::retrieval::{ModelEncoder, Stores, StoresError};
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,12 @@ pub enum StartError {
     /// The encoder cannot be opened.
     #[error("[embeddings] folder: {0}")]
     Encoder(#[from] EncoderError),
+    /// The stores cannot be opened.
+    #[error(transparent)]
+    Stores(#[from] StoresError),
+    /// The parameters of the model cannot be read, so that stores cannot be told from those of other models.
+    #[error(transparent)]
+    Fingerprint(#[from] EncodeError),
     /// A rating ceiling was configured that the model cannot keep.
     #[error(
         "[model] rating_ceiling is {ceiling}, but the model {model:?} has no rating tokens and cannot keep to a rating: \
@@ -82,6 +91,8 @@ struct Inner {
     ratings: Vec<Rating>,
     default_rating: Option<Rating>,
     policies: Pipeline,
+    stores: Stores,
+    gate: GateTable,
     keys: Option<Arc<Keyring>>,
     closing: watch::Sender<bool>,
     created: u64,
@@ -112,14 +123,20 @@ impl App {
         let mut policies = Pipeline::default();
         let tokenizer = &checkpoint.tokenizer;
         let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
-        policies.push(ControlTokens::new(spellings, config.policy.control_tokens));
+        policies.push(ControlTokens::new(spellings, config.policy.control_tokens()));
         let keys = config.keys.file.as_deref().map(Keyring::open).transpose()?.map(Arc::new);
+        report_unknown_keys(&config.policy, keys.as_deref());
         let embedder = match &config.embeddings.folder {
-            Some(folder) => {
-                Some(Embedder::new(Encoder::open(folder)?, config.server.queue, config.server.request_timeout))
-            }
+            Some(folder) => Some(Embedder::new(
+                Arc::new(Encoder::open(folder)?),
+                config.server.queue,
+                config.server.request_timeout,
+            )),
             None => None,
         };
+        let sentences = embedder.as_ref().map(|embedder| Arc::clone(embedder.encoder()));
+        let encoder = ModelEncoder::new(Arc::clone(&checkpoint), sentences)?;
+        let stores = Stores::open(config.stores.folder.clone(), config.stores.training_index.as_deref(), encoder)?;
         let metrics = Metrics::default();
         let backend = Decoder::new(Arc::clone(&checkpoint), config.server.kv_cache_bytes);
         let engine = Engine::start(backend, sizes, metrics.clone()).map_err(StartError::Engine)?;
@@ -135,6 +152,8 @@ impl App {
             ratings,
             default_rating,
             policies,
+            stores,
+            gate: config.stores.gate,
             keys,
             closing,
             created: unix_time(),
@@ -193,6 +212,16 @@ impl App {
         &self.0.policies
     }
 
+    /// The stores that requests may attach.
+    pub fn stores(&self) -> &Stores {
+        &self.0.stores
+    }
+
+    /// Which license classes are open to which use.
+    pub fn gate(&self) -> &GateTable {
+        &self.0.gate
+    }
+
     /// How log-probabilities spell tokens. The first call takes a while for a large vocabulary.
     pub(crate) fn spellings(&self) -> &Arc<Spellings> {
         self.0.spellings.get_or_init(|| Arc::new(Spellings::new(&self.0.checkpoint.tokenizer)))
@@ -226,6 +255,14 @@ impl App {
     /// When the application started: seconds since 1970.
     pub fn created(&self) -> u64 {
         self.0.created
+    }
+}
+
+/// Says in the log which sections `[policy.keys.…]` hold for no key: a slip of the pen would go unnoticed otherwise. The
+/// server starts all the same, since the key may be made while it runs, or have been revoked.
+fn report_unknown_keys(policy: &PolicyConfig, keys: Option<&Keyring>) {
+    for key in policy.keys.keys().filter(|key| keys.is_none_or(|keys| !keys.has(key))) {
+        tracing::warn!(key, "[policy.keys] names a key that is not in the key file, neither by its id nor by its name");
     }
 }
 

@@ -31,7 +31,7 @@ pub enum EmbedError {
 pub struct Embedder(Arc<Inner>);
 
 struct Inner {
-    encoder: Encoder,
+    encoder: Arc<Encoder>,
     turn: Arc<Semaphore>,
     requests: AtomicUsize,
     capacity: usize,
@@ -49,13 +49,13 @@ impl Drop for Place {
 
 impl Embedder {
     /// An embedder for which `capacity` requests may wait, each for so long at most.
-    pub fn new(encoder: Encoder, capacity: usize, request_timeout: Duration) -> Self {
+    pub fn new(encoder: Arc<Encoder>, capacity: usize, request_timeout: Duration) -> Self {
         let (turn, requests) = (Arc::new(Semaphore::new(1)), AtomicUsize::new(0));
         Embedder(Arc::new(Inner { encoder, turn, requests, capacity, request_timeout }))
     }
 
     /// The encoder.
-    pub fn encoder(&self) -> &Encoder {
+    pub fn encoder(&self) -> &Arc<Encoder> {
         &self.0.encoder
     }
 

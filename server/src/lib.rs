@@ -22,6 +22,8 @@ pub mod keys;
 
 mod embedder;
 
+pub mod retrieval;
+
 mod app;
 mod http;
 mod listener;

@@ -36,6 +36,10 @@ fn run(cli: Cli, telemetry: &mut Option<Telemetry>) -> anyhow::Result<ExitCode> 
             cli::key(command)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Store(command) => {
+            cli::store(command)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Generate(args) => {
             *telemetry = Some(Telemetry::for_command());
             Ok(match cli::generate(args)? {

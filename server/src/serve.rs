@@ -49,6 +49,7 @@ pub async fn serve(app: App, listener: TcpListener, stop: watch::Receiver<Stop>)
         () = end_of_grace(&app, stop) => {}
     }
     app.engine().abort();
+    app.stores().close();
     Ok(())
 }
 

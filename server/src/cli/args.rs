@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use safelmm_model::Rating;
 
+use super::store::StoreCommand;
 use crate::config::Overrides;
 use crate::keys::{KeyId, Use};
 
@@ -28,6 +29,9 @@ pub enum Command {
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make, fill and look after stores: licensed text that requests may attach
+    #[command(subcommand)]
+    Store(StoreCommand),
 }
 
 /// What to do with keys. A running server notices within about a second.
@@ -80,6 +84,9 @@ pub struct NewKeyArgs {
     /// Let it ask every store
     #[arg(long)]
     pub all_stores: bool,
+    /// Let it make stores, add documents and remove them
+    #[arg(long)]
+    pub manage_stores: bool,
     /// A model it may use; may be given several times [default: all]
     #[arg(long = "model", value_name = "NAME")]
     pub models: Vec<String>,
@@ -121,6 +128,9 @@ pub struct ServeArgs {
     /// Key file, made by `safelmm key new`; without one, this machine alone is served
     #[arg(long, value_name = "FILE", env = "SAFELMM_KEYS")]
     keys: Option<PathBuf>,
+    /// Folder of stores, one folder in it for each [default: no stores]
+    #[arg(long, value_name = "DIR", env = "SAFELMM_STORES")]
+    stores: Option<PathBuf>,
     /// Collector that gets the traces of requests, over OTLP/HTTP, such as http://localhost:4318 [default: none]
     #[arg(long, value_name = "URL", env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
     otlp_endpoint: Option<String>,
@@ -136,6 +146,7 @@ impl From<ServeArgs> for Overrides {
             queue: args.queue,
             max_batch: args.max_batch,
             keys: args.keys,
+            stores: args.stores,
             otlp_endpoint: args.otlp_endpoint,
         }
     }

@@ -8,6 +8,7 @@ use safelmm_model::{Checkpoint, CheckpointError, GenerateError, Generation, Gene
 use safelmm_model::{Rating, StopError, StopStrings, TokenizerError, Work, step};
 
 use super::args::GenerateArgs;
+use super::interrupt;
 use super::load::load;
 use crate::config::DEFAULT_RATING;
 
@@ -51,7 +52,8 @@ pub enum Ending {
 pub fn generate(args: GenerateArgs) -> Result<Ending, GenerateFailure> {
     let checkpoint = load(args.model.as_deref())?;
     // Not before: while the model loads, Ctrl-C ends the program as usual.
-    let interrupted = watch_interrupt()?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    interrupt::watch(&interrupted)?;
     let mut generation = Generation::new(&checkpoint, request(args, &checkpoint)?)?;
     let written = write_steps(&checkpoint, &mut generation, &interrupted);
     match written {
@@ -100,19 +102,4 @@ fn request(args: GenerateArgs, checkpoint: &Checkpoint) -> Result<GenerationRequ
         stop: StopStrings::new(args.stop)?,
         ..GenerationRequest::new(prompt, args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room).max(1)))
     })
-}
-
-/// A flag that Ctrl-C sets. The thread that waits for it ends with the process.
-fn watch_interrupt() -> io::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    std::thread::Builder::new().name("interrupt".into()).spawn({
-        let flag = Arc::clone(&flag);
-        move || {
-            if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
-                flag.store(true, Ordering::Relaxed);
-            }
-        }
-    })?;
-    Ok(flag)
 }

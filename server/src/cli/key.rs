@@ -49,6 +49,7 @@ fn new(args: NewKeyArgs) -> Result<(), KeyFailure> {
         rating_ceiling: args.rating_ceiling,
         uses,
         stores: if args.all_stores { Allowed::ALL } else { Allowed::Only(args.stores) },
+        manage_stores: args.manage_stores,
         models: if args.models.is_empty() { Allowed::ALL } else { Allowed::Only(args.models) },
     };
     let limits = Limits {
@@ -73,7 +74,7 @@ fn new(args: NewKeyArgs) -> Result<(), KeyFailure> {
 
 /// One line about a key.
 fn line(record: &KeyRecord, now: SystemTime) -> String {
-    let Rights { rating_ceiling, uses, stores, models } = &record.rights;
+    let Rights { rating_ceiling, uses, stores, manage_stores, models } = &record.rights;
     let mut parts = vec![format!("{}  {}", record.id, record.name)];
     parts.push(format!("created {}", keys::date(record.created)));
     match record.expires {
@@ -84,7 +85,7 @@ fn line(record: &KeyRecord, now: SystemTime) -> String {
     let uses: Vec<&str> = uses.iter().map(|allowed| allowed.as_str()).collect();
     parts.push(format!("use {}", if uses.is_empty() { "none".into() } else { uses.join("+") }));
     parts.push(rating_ceiling.map_or("rating of the server".into(), |ceiling| format!("rating up to {ceiling}")));
-    parts.push(format!("stores {}", names(stores)));
+    parts.push(format!("stores {}{}", names(stores), if *manage_stores { " (may change them)" } else { "" }));
     parts.push(format!("models {}", names(models)));
     let Limits { requests_per_minute, tokens_per_minute, concurrent } = record.limits;
     for (limit, unit) in

@@ -2,10 +2,12 @@
 
 mod args;
 mod generate;
+mod interrupt;
 mod key;
 mod load;
 mod log;
 mod serve;
+mod store;
 mod telemetry;
 mod traces;
 
@@ -14,4 +16,5 @@ pub use generate::{Ending, GenerateFailure, generate};
 pub use key::{KeyFailure, key};
 pub use log::say;
 pub use serve::{ServeFailure, serve};
+pub use store::{StoreCommand, StoreFailure, store};
 pub use telemetry::{Telemetry, TelemetryFailure};

@@ -8,6 +8,7 @@ mod keys;
 mod model;
 mod policy;
 mod server;
+mod stores;
 mod telemetry;
 
 use std::path::{Path, PathBuf};
@@ -17,8 +18,9 @@ use serde::Deserialize;
 pub use embeddings::EmbeddingsConfig;
 pub use keys::KeysConfig;
 pub use model::{DEFAULT_RATING, ModelConfig};
-pub use policy::PolicyConfig;
+pub use policy::{KeyPolicyConfig, PolicyConfig};
 pub use server::ServerConfig;
+pub use stores::StoresConfig;
 pub use telemetry::TelemetryConfig;
 
 /// What the command line and the environment say, as the user wrote it.
@@ -38,6 +40,8 @@ pub struct Overrides {
     pub max_batch: Option<usize>,
     /// `--keys`, `SAFELMM_KEYS`.
     pub keys: Option<PathBuf>,
+    /// `--stores`, `SAFELMM_STORES`.
+    pub stores: Option<PathBuf>,
     /// `--otlp-endpoint`, `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub otlp_endpoint: Option<String>,
 }
@@ -57,6 +61,8 @@ struct File {
     #[serde(default)]
     policy: PolicyConfig,
     #[serde(default)]
+    stores: stores::Section,
+    #[serde(default)]
     telemetry: telemetry::Section,
 }
 
@@ -73,6 +79,8 @@ pub struct Config {
     pub embeddings: EmbeddingsConfig,
     /// `[policy]`.
     pub policy: PolicyConfig,
+    /// `[stores]`.
+    pub stores: StoresConfig,
     /// `[telemetry]`.
     pub telemetry: TelemetryConfig,
 }
@@ -116,6 +124,12 @@ pub enum ConfigError {
         /// The address.
         listen: std::net::SocketAddr,
     },
+    /// A policy for a key, and no keys to know who asks.
+    #[error(
+        "[policy.keys.{0:?}] holds for one API key, but the server has no key file and would never know it: name the file \
+         with --keys, SAFELMM_KEYS or [keys] file, or remove the section"
+    )]
+    PolicyWithoutKeys(String),
 }
 
 impl Config {
@@ -130,10 +144,11 @@ impl Config {
         }
         Ok(Config {
             server,
+            policy: file.policy.resolve(&keys)?,
             keys,
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
             embeddings: EmbeddingsConfig::resolve(file.embeddings, &overrides, folder_of_file),
-            policy: file.policy,
+            stores: StoresConfig::resolve(file.stores, &overrides, folder_of_file),
             telemetry: TelemetryConfig::resolve(file.telemetry, &overrides)?,
         })
     }
@@ -150,6 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use safelmm_model::Rating;
+    use safelmm_plugins::{PerKey, Verdict};
 
     use super::*;
 
@@ -165,7 +181,8 @@ mod tests {
         let text = "[server]\nlisten = '127.0.0.1:9000'\nqueue = 3\nmax_batch = 2\nrequest_timeout_s = 7\n\
                     shutdown_grace_s = 1\nmax_body_bytes = 4096\nqueue_tokens = 11\nprefill_chunk = 12\nkv_cache_mib = 13\nmax_connections = 9\n\
                     head_timeout_s = 1\nidle_timeout_s = 2\nbody_timeout_s = 3\nwrite_timeout_s = 4\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n\
-                    [keys]\nfile = 'k.toml'\n[telemetry]\notlp_endpoint = 'http://localhost:4318/'\n";
+                    [keys]\nfile = 'k.toml'\n[telemetry]\notlp_endpoint = 'http://localhost:4318/'\n\
+                    [policy]\ncontrol_tokens = 'deny'\n[policy.keys.web]\ncontrol_tokens = 'allow'\n[policy.keys.other]\n";
         let config = resolve(text, Overrides { queue: Some(5), ..Overrides::default() }).unwrap();
         let server = &config.server;
         assert_eq!(server.listen.to_string(), "127.0.0.1:9000");
@@ -182,6 +199,8 @@ mod tests {
         assert_eq!(config.model.name.as_deref(), Some("n"));
         assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://localhost:4318"));
         assert_eq!(config.model.rating_ceiling, Some(Rating::PG));
+        let keys = [("web", Verdict::Allow), ("other", Verdict::Deny)].map(|(key, verdict)| (key.to_owned(), verdict));
+        assert_eq!(config.policy.control_tokens(), PerKey::new(Verdict::Deny, keys.into()));
     }
 
     #[test]
@@ -203,6 +222,9 @@ mod tests {
             ("[telemetry]\notlp_endpoint = 'collector'\n", ["otlp_endpoint", "http://localhost:4318"]),
             ("[telemetry]\notlp_endpoint = 'http://c:4318/?k=v'\n", ["otlp_endpoint", "k=v"]),
             ("[model]\nname = ''\n", ["name", "found \"\""]),
+            ("[policy.keys.web]\ncontrol_tokens = 'deny'\n", ["[policy.keys.\"web\"]", "--keys"]),
+            ("[policy.keys.web]\ncontrol_token = 'deny'\n", ["safelmm.toml", "unknown field `control_token`"]),
+            ("[policy]\ncontrol_tokens = 'maybe'\n", ["safelmm.toml", "maybe"]),
         ] {
             let error = resolve(text, Overrides::default()).unwrap_err();
             assert!(expected.iter().all(|part| error.contains(part)), "{text}: {error}");

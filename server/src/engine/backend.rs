@@ -61,7 +61,7 @@ pub trait Backend: Send + 'static {
 /// What a sequence has before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pending {
-    /// So many tokens of its prompt.
+    /// So many tokens of its prompt, or of its whole text where other passages have come before it.
     Prompt(usize),
     /// Its next token.
     Token,
@@ -88,9 +88,10 @@ impl Sequence {
         Sequence { generation, passes, claim: None }
     }
 
-    /// Tokens of the prompt and of the longest answer.
+    /// Tokens of the prompt, of the longest passages before it, and of the longest answer.
     pub fn tokens(&self) -> usize {
-        self.generation.prompt_tokens() + self.generation.max_tokens()
+        let Sequence { generation, .. } = self;
+        generation.prompt_tokens() + generation.most_passage_tokens() + generation.max_tokens()
     }
 }
 
@@ -193,7 +194,7 @@ impl Backend for Decoder {
 impl Decoder {
     /// Announces the blocks that a sequence is about to compute.
     fn claim(&mut self, sequence: &mut Sequence) {
-        if sequence.generation.is_embedding() {
+        if !sequence.generation.shares_blocks() {
             return;
         }
         let claim = sequence.claim.insert(Claim::default());
@@ -206,8 +207,7 @@ impl Decoder {
 
     /// Puts the finished blocks of a sequence into the prefix cache.
     fn keep(&mut self, sequence: &mut Sequence) {
-        // Embeddings find nothing in the cache, and would push out what others can.
-        let shareable = !sequence.generation.is_embedding()
+        let shareable = sequence.generation.shares_blocks()
             && sequence.generation.tokens().all(|(tokens, _)| tokens.len() <= self.shareable);
         let finished = sequence.generation.finished_blocks().filter(|_| shareable);
         for (pass, (tokens, blocks)) in sequence.passes.iter_mut().zip(finished) {
@@ -216,5 +216,75 @@ impl Decoder {
         if self.pending(sequence) == Pending::Token {
             sequence.claim = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use safelmm_model::{ContextSource, GenerationRequest, StageError};
+
+    use super::*;
+
+    /// Every four tokens as many passages as there are tokens of the text, up to 64.
+    struct Growing;
+
+    impl ContextSource for Growing {
+        fn stride(&self) -> usize {
+            4
+        }
+
+        fn most_tokens(&self) -> usize {
+            64
+        }
+
+        fn retrieve(&mut self, so_far: &[u32]) -> Result<Option<Vec<u32>>, StageError> {
+            Ok(Some((0..so_far.len().min(64) as u32).map(|i| 400 + i).collect()))
+        }
+    }
+
+    fn sequence(decoder: &Decoder, passages: bool) -> Sequence {
+        let context = passages.then(|| Box::new(Growing) as Box<dyn ContextSource>);
+        let request = GenerationRequest::new((1000..1050).collect(), 10);
+        let request = GenerationRequest { context, ignore_eos: true, ..request };
+        Sequence::new(Generation::new(&decoder.checkpoint, request).unwrap(), &CacheDomain::new(["a"]))
+    }
+
+    #[test]
+    fn sequences_behind_passages_share_no_blocks_and_give_all_of_them_back() {
+        let mut decoder = Decoder::new(Arc::new(crate::demo::open().unwrap()), 1 << 30);
+        let run = |decoder: &mut Decoder, mut sequence: Sequence| {
+            let (mut pending, mut tokens) = (Vec::new(), 0);
+            while !sequence.generation.is_finished() {
+                let now = decoder.pending(&sequence);
+                let most = match now {
+                    Pending::Prompt(tokens) => tokens.min(48),
+                    Pending::Token => 1,
+                };
+                pending.push(now);
+                let progress = decoder.step(&mut [(&mut sequence, most)]).unwrap().remove(0).unwrap();
+                tokens += usize::from(progress.step.is_some());
+            }
+            assert_eq!(tokens, 10);
+            pending
+        };
+        let mut plain = sequence(&decoder, false);
+        assert_eq!(decoder.start(&mut plain), Started::Running { cached_tokens: 0 });
+        let mut beside = sequence(&decoder, true);
+        assert_eq!(decoder.start(&mut beside), Started::Running { cached_tokens: 0 }, "it waits for nobody");
+        let pending = run(&mut decoder, plain);
+        assert_eq!(pending.iter().filter(|pending| **pending != Pending::Token).count(), 2);
+        let cached = decoder.memory().cached;
+        assert!(cached > 0);
+        let pending = run(&mut decoder, beside);
+        // The prompt; with the passages, which the first step brings; and twice all of it anew.
+        let prompts: Vec<_> = pending.iter().filter(|pending| **pending != Pending::Token).collect();
+        assert_eq!(*prompts[0], Pending::Prompt(51));
+        assert!(prompts.len() >= 6, "{pending:?}");
+        let mut again = sequence(&decoder, true);
+        assert_eq!(decoder.start(&mut again), Started::Running { cached_tokens: 0 }, "nothing is found");
+        drop(again);
+        let memory = decoder.memory();
+        assert_eq!((memory.cached, memory.taken), (cached, cached), "nothing is kept");
+        assert_eq!(decoder.start(&mut sequence(&decoder, false)), Started::Running { cached_tokens: 32 });
     }
 }

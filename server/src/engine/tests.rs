@@ -11,6 +11,8 @@ struct Script {
     token: u32,
     prompt: usize,
     left: usize,
+    /// Tokens that come before it anew after its first token.
+    again: usize,
     end: End,
     /// Memory it takes.
     blocks: usize,
@@ -27,7 +29,7 @@ enum End {
 }
 
 fn script(token: u32, left: usize, end: End) -> Script {
-    Script { token, prompt: 0, left, end, blocks: 0 }
+    Script { token, prompt: 0, left, again: 0, end, blocks: 0 }
 }
 
 /// Steps only when the test says so, and reports what each sequence may run.
@@ -64,7 +66,7 @@ impl Backend for Scripted {
                     script.prompt -= *tokens;
                     return Ok(Progress::default());
                 }
-                script.prompt = 0;
+                script.prompt = std::mem::take(&mut script.again);
                 script.left -= 1;
                 let last = script.left == 0;
                 match script.end {
@@ -164,6 +166,20 @@ async fn a_long_prompt_holds_up_neither_running_answers_nor_short_prompts() {
     assert_eq!(bench.portions.recv(), Ok(vec![1, 10, 1]));
     assert_eq!(tokens(&mut short, 1).await, Ok(vec![vec![3, 3]]));
     assert_eq!(tokens(&mut long, 1).await, Ok(vec![vec![2]]));
+    assert_eq!(tokens(&mut running, 1).await, Ok(vec![vec![1; 9]]));
+}
+
+/// As when other passages come before a text.
+#[tokio::test]
+async fn a_prompt_that_comes_again_takes_its_part_of_the_chunk_again() {
+    let bench = bench(config());
+    let mut running = bench.submit(vec![script(1, 9, End::Finish)]).unwrap();
+    assert_eq!(bench.portions.recv(), Ok(vec![1]));
+    let mut again = bench.submit(vec![Script { prompt: 5, again: 20, ..script(2, 2, End::Finish) }]).unwrap();
+    bench.go(20);
+    let portions: Vec<_> = (0..4).map(|_| bench.portions.recv().unwrap()).collect();
+    assert_eq!(portions, [vec![1, 5], vec![1, 12], vec![1, 8], vec![1]]);
+    assert_eq!(tokens(&mut again, 1).await, Ok(vec![vec![2, 2]]));
     assert_eq!(tokens(&mut running, 1).await, Ok(vec![vec![1; 9]]));
 }
 

@@ -86,7 +86,6 @@ impl<B: Backend> Worker<B> {
             self.report();
             if !self.batch.is_empty() {
                 self.advance();
-                self.report();
             } else if let Some(job) = self.queue.pop() {
                 self.admit(job);
             } else if self.queue.phase() == Phase::Closed {

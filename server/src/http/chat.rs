@@ -50,13 +50,13 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
     refuse_unsupported(&mut request)?;
     let length = length(&request)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
     let top = top_logprobs(&request)?;
-    let mut policy = Vec::new();
+    let mut screener = shared.screener(app, principal, "/v1/chat/completions");
     let calling = calling(
         request.tools.take().unwrap_or_default(),
         request.tool_choice.take(),
         request.parallel_tool_calls,
         app,
-        &mut policy,
+        &mut screener,
     )?;
     let formatted = request.response_format.as_ref().is_some_and(|format| format.kind != FormatKind::Text);
     if formatted && calling.is_some() {
@@ -74,7 +74,7 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
         return Err(ApiError::parameter("ignore_eos", message));
     }
     let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
-    let messages = messages::check(request.messages, app, &mut policy)?;
+    let messages = messages::check(request.messages, app, &mut screener)?;
     let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);
     let tokens = encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?;
     let may_call = calling.is_some();
@@ -88,7 +88,7 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
         may_call,
         stages: grammar.map(|grammar| -> super::plan::Stages { Box::new(move || vec![grammar.stage()]) }),
     };
-    shared.prepare(app, prompts, &wanted, policy)
+    shared.prepare(app, prompts, &wanted, screener)
 }
 
 /// Refuses what the OpenAI API knows and this server cannot honour, but for the values that ask for nothing.

@@ -58,14 +58,15 @@ pub fn prepare(
         return Err(ApiError::parameter("suffix", message));
     }
     let length = request.max_tokens.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
-    let mut policy = Vec::new();
-    let prompts = encode(request.prompt, "prompt", app, &mut policy)?
+    let mut screener = shared.screener(app, principal, "/v1/completions");
+    let prompts = encode(request.prompt, "prompt", app, &mut screener)?
         .into_iter()
         .map(|encoded| {
             let tokens = encoded.tokens();
             let echo = echo.then(|| Echo::new(encoded, app)).transpose()?;
             let app = app.clone();
             let shape = move || Completion {
+                before: echo.as_ref().map_or(0, |echo| echo.text.chars().count()),
                 echo: echo.clone(),
                 scored: Vec::new(),
                 scores: logprobs.map(|top| TextScores::new(Arc::clone(app.spellings()), top)),
@@ -75,7 +76,7 @@ pub fn prepare(
         .collect::<Result<Vec<_>, ApiError>>()?;
     let score_prompt = echo && logprobs.is_some();
     let wanted = Wanted { top_logprobs: logprobs.unwrap_or(0), score_prompt, ..Wanted::default() };
-    shared.prepare(app, Prompts { prompts, param: "prompt", length, best_of }, &wanted, policy)
+    shared.prepare(app, Prompts { prompts, param: "prompt", length, best_of }, &wanted, screener)
 }
 
 fn check_best_of(best_of: usize, shared: &Shared) -> Result<usize, ApiError> {
@@ -105,6 +106,8 @@ impl Echo {
 
 /// One choice of a completion.
 pub struct Completion {
+    /// The prompt's characters, where it is shown.
+    before: usize,
     /// The prompt, until it has been shown.
     echo: Option<Echo>,
     /// What has come of the prompt's scores.
@@ -140,6 +143,10 @@ impl Shape for Completion {
     type Piece = TextPiece;
     type Choice = TextChoice;
     type Delta = TextChoice;
+
+    fn before(&self) -> usize {
+        self.before
+    }
 
     fn piece(&mut self, progress: Progress) -> Result<TextPiece, ApiError> {
         let Progress { scored, step, finish, .. } = progress;

@@ -3,17 +3,17 @@
 use axum::extract::State;
 use data_encoding::BASE64;
 use safelmm_model::Generation;
-use safelmm_plugins::Entry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::answer::next_progress;
 use super::error::ApiError;
-use super::generation::{blocking, record_user, screen, submit, unknown_model};
+use super::generation::{blocking, record_user, submit, unknown_model};
 use super::journal::Journal;
 use super::json::Json;
 use super::prompts::encode;
 use super::request::{EmbeddingRequest, Encoding, Prompt};
+use super::screener::Screener;
 use crate::app::App;
 use crate::embedder::Embedder;
 use crate::keys::{Charge, Principal, Use};
@@ -134,7 +134,7 @@ async fn by_model(
 ) -> Result<Vec<Vec<f32>>, ApiError> {
     let mut journal = Journal::new(tokens, charge, app.metrics().clone());
     let mut vectors: Vec<Option<Vec<f32>>> = vec![None; sequences.len()];
-    let submitted = submit(app, principal, sequences, Use::default());
+    let submitted = submit(app, principal, sequences, Use::default(), "");
     let mut ticket = submitted.inspect_err(|error| journal.failed(error))?;
     while vectors.iter().any(Option::is_none) {
         let (index, progress) = next_progress(&mut ticket, &mut journal).await?;
@@ -165,13 +165,13 @@ pub fn prepare(app: &App, principal: &Principal, request: EmbeddingRequest) -> R
         let message = format!("'input' has {inputs} texts: at most {MAX_INPUTS} are possible");
         return Err(ApiError::parameter("input", message));
     }
-    let mut policy = Vec::new();
+    let mut screener = Screener::new(app, principal, "/v1/embeddings", None);
     if let Some(embedder) = embedder {
-        let texts = encode_for(embedder, input, app, &mut policy)?;
+        let texts = encode_for(embedder, input, &mut screener)?;
         refuse_empty(texts.iter().map(Vec::is_empty))?;
         return Ok(Plan::Encoder(embedder.clone(), texts));
     }
-    let encoded = encode(input, "input", app, &mut policy)?;
+    let encoded = encode(input, "input", app, &mut screener)?;
     refuse_empty(encoded.iter().map(|input| input.shown.is_empty()))?;
     let sequence = |tokens| {
         let sequence = Generation::embedding(app.checkpoint(), tokens);
@@ -200,15 +200,10 @@ fn count(input: &Prompt) -> usize {
 }
 
 /// The tokens of texts by the encoder's own tokenizer. Token ids are taken as they are.
-fn encode_for(
-    embedder: &Embedder,
-    input: Prompt,
-    app: &App,
-    policy: &mut Vec<Entry>,
-) -> Result<Vec<Vec<u32>>, ApiError> {
+fn encode_for(embedder: &Embedder, input: Prompt, screener: &mut Screener<'_>) -> Result<Vec<Vec<u32>>, ApiError> {
     let encoder = embedder.encoder();
     let mut of_text = |text: &String| {
-        screen(app, text, "input", policy)?;
+        screener.screen(text, "input")?;
         if text.is_empty() {
             return Ok(Vec::new());
         }
@@ -220,20 +215,19 @@ fn encode_for(
             Err(ApiError::parameter("input", "'input' is an empty list: expected at least one text"))
         }
         Prompt::Texts(texts) => texts.iter().map(of_text).collect(),
-        Prompt::Tokens(tokens) => Ok(vec![screened(encoder, tokens, app, policy)?]),
-        Prompt::TokenLists(lists) => lists.iter().map(|tokens| screened(encoder, tokens, app, policy)).collect(),
+        Prompt::Tokens(tokens) => Ok(vec![screened(encoder, tokens, screener)?]),
+        Prompt::TokenLists(lists) => lists.iter().map(|tokens| screened(encoder, tokens, screener)).collect(),
     }
 }
 
 fn screened(
     encoder: &safelmm_model::Encoder,
     tokens: &[u32],
-    app: &App,
-    policy: &mut Vec<Entry>,
+    screener: &mut Screener<'_>,
 ) -> Result<Vec<u32>, ApiError> {
     let text = encoder.tokenizer().decode(tokens, true);
     let text = text.map_err(|source| ApiError::Tokenizer { source, param: "input" })?;
-    screen(app, &text, "input", policy)?;
+    screener.screen(&text, "input")?;
     Ok(tokens.to_vec())
 }
 

@@ -109,9 +109,18 @@ pub enum ApiError {
          server printed"
     )]
     ForeignSite(String),
-    /// A store that this server does not have.
-    #[error("The store '{0}' does not exist: no store is configured on this server")]
+    /// A store that there is not, or not for this request: both are told in the same words.
+    #[error(
+        "The store '{0}' does not exist, or holds nothing that this request may use by its key, its declared use and its \
+         rating"
+    )]
     UnknownStore(String),
+    /// A document that there is not, or not for this request.
+    #[error("The document '{0}' does not exist in this store")]
+    UnknownDocument(String),
+    /// The key may read stores and not change them.
+    #[error("This API key may not change stores: ask the operator of this server for one that may")]
+    StoresNotManaged,
     /// The checkpoint came without a provenance file.
     #[error("The model '{0}' has no provenance record")]
     NoProvenance(String),
@@ -126,8 +135,9 @@ pub enum ApiError {
         /// Its path.
         path: String,
     },
-    /// A policy refuses the text.
-    #[error("{denial}")]
+    /// A policy refuses the text. The message begins with the OpenAI API's own words: clients that see the message alone,
+    /// as LiteLLM does with newer versions of `openai`, know by them what kind of refusal it is.
+    #[error("Invalid prompt: it was flagged as violating our usage policy: {denial}")]
     Policy {
         /// Which, and why.
         denial: Denial,
@@ -241,9 +251,10 @@ impl ApiError {
             }
             ApiError::Limited { .. } => StatusCode::TOO_MANY_REQUESTS,
             ApiError::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            ApiError::ForeignSite(_) => StatusCode::FORBIDDEN,
+            ApiError::ForeignSite(_) | ApiError::StoresNotManaged => StatusCode::FORBIDDEN,
             ApiError::UnknownModel { .. }
             | ApiError::UnknownStore(_)
+            | ApiError::UnknownDocument(_)
             | ApiError::NoProvenance(_)
             | ApiError::UnknownRoute(_) => StatusCode::NOT_FOUND,
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -292,6 +303,8 @@ impl ApiError {
             ApiError::UnknownModel { .. } => Some("model_not_found"),
             ApiError::ForeignSite(_) => Some("foreign_site"),
             ApiError::UnknownStore(_) => Some("store_not_found"),
+            ApiError::UnknownDocument(_) => Some("document_not_found"),
+            ApiError::StoresNotManaged => Some("stores_not_managed"),
             ApiError::NoProvenance(_) => Some("provenance_not_found"),
             ApiError::UnknownRoute(_) => Some("unknown_url"),
             ApiError::WrongMethod { .. } => Some("method_not_allowed"),

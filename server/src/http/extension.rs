@@ -1,23 +1,25 @@
-//! The field `safelmm` of requests and answers: rating, guidance, declared use, and what stores would add.
+//! The field `safelmm` of requests and answers: rating, guidance, declared use, stores and where an answer comes from.
+
+use std::sync::Arc;
 
 use safelmm_model::Rating;
 use safelmm_plugins::{Entry, Verdict};
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::attachment::{Asked, Attachment, StoreInForce};
 use super::error::ApiError;
-use super::json::shortened;
-use super::request::{Attribution, ExtensionFields, Mode, Retrieval};
+use super::request::ExtensionFields;
 use crate::app::App;
 use crate::keys::{Principal, Use};
+use crate::retrieval::Attribution;
 
 /// The guidance strengths γ a request may ask for: less than 1 would weaken the rating.
 const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
 const UNRATED: &str = "cannot be honoured: this model was trained without ratings";
 
 /// What a request asks for under `safelmm`, checked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Extension {
     /// The ceiling for this answer; none for a model without ratings.
     pub rating: Option<Rating>,
@@ -25,6 +27,8 @@ pub struct Extension {
     pub guidance: f32,
     /// The declared use.
     pub declared_use: Use,
+    /// The stores, and whether the answer says where it comes from; none where neither is asked for.
+    pub attachment: Option<Arc<Attachment>>,
 }
 
 /// What an answer says under `safelmm`.
@@ -38,10 +42,10 @@ pub struct Report {
     /// What the request declared.
     #[serde(rename = "use")]
     declared_use: Use,
-    /// The stores that took part.
-    stores: Vec<Value>,
+    /// The stores that took part, with the licenses in force.
+    stores: Vec<StoreInForce>,
     /// Where the answer comes from.
-    attributions: Vec<Value>,
+    attributions: Vec<Attribution>,
     /// What the policies found.
     policy: Vec<Finding>,
 }
@@ -64,55 +68,39 @@ struct Finding {
 
 impl Report {
     /// What was asked for, and what the policies found.
-    pub fn new(Extension { rating, guidance, declared_use }: Extension, policy: Vec<Entry>) -> Self {
+    pub fn new(Extension { rating, guidance, declared_use, attachment }: &Extension, policy: Vec<Entry>) -> Self {
         let finding =
             |Entry { plugin, hook, verdict, category, score }| Finding { plugin, hook, verdict, category, score };
         let policy = policy.into_iter().map(finding).collect();
-        Report { rating, guidance, declared_use, stores: vec![], attributions: vec![], policy }
+        let stores = attachment.as_ref().map(|attachment| attachment.stores.clone()).unwrap_or_default();
+        let (rating, guidance, declared_use) = (*rating, *guidance, *declared_use);
+        Report { rating, guidance, declared_use, stores, attributions: Vec::new(), policy }
     }
 
-    /// The declared use.
-    pub fn declared_use(&self) -> Use {
-        self.declared_use
+    /// The report with where the answer, or a choice of it, comes from.
+    pub fn with(&self, attributions: Vec<Attribution>) -> Self {
+        Report { attributions, ..self.clone() }
     }
 }
 
 impl Extension {
-    /// Checks what a request asks for against the rights of who asks. Everything that would need a store is refused, since
-    /// this server has none.
+    /// Checks what a request asks for against the rights of who asks.
     pub fn new(fields: Option<ExtensionFields>, app: &App, principal: &Principal) -> Result<Self, ApiError> {
         let ceiling = app.rating_ceiling();
         let ExtensionFields { rating, guidance, declared_use, stores, retrieval, attribution, exclude_documents } =
             fields.unwrap_or_default();
-        let extension = Extension {
-            rating: principal.rating_for(rating, ceiling, app.default_rating())?,
-            guidance: check_guidance(guidance.unwrap_or(1.0), ceiling.is_some())?,
-            declared_use: declared_use.unwrap_or_default(),
-        };
-        check_use(principal, extension.declared_use)?;
-        if let Some(name) = stores.unwrap_or_default().first() {
-            return Err(ApiError::UnknownStore(shortened(name)));
-        }
-        let Retrieval { mode, k, lambda, temperature, passages } = retrieval.unwrap_or_default();
-        for (name, asked) in [
-            ("retrieval.mode", mode.is_some_and(|mode| mode != Mode::Off)),
-            ("retrieval.k", k.is_some()),
-            ("retrieval.lambda", lambda.is_some()),
-            ("retrieval.temperature", temperature.is_some()),
-            ("retrieval.passages", passages.is_some()),
-            ("attribution", attribution.is_some_and(|attribution| attribution != Attribution::None)),
-            ("exclude_documents", exclude_documents.is_some_and(|documents| !documents.is_empty())),
-        ] {
-            if asked {
-                return Err(refusal(name, "is not supported: no store is configured on this server"));
-            }
-        }
-        Ok(extension)
+        let rating = principal.rating_for(rating, ceiling, app.default_rating())?;
+        let guidance = check_guidance(guidance.unwrap_or(1.0), ceiling.is_some())?;
+        let declared_use = declared_use.unwrap_or_default();
+        check_use(principal, declared_use)?;
+        let asked = Asked { stores, retrieval, attribution, exclude_documents };
+        let attachment = Attachment::new(asked, app, principal, declared_use, rating)?.map(Arc::new);
+        Ok(Extension { rating, guidance, declared_use, attachment })
     }
 }
 
 /// Refuses a use to which the key has no right.
-fn check_use(principal: &Principal, declared: Use) -> Result<(), ApiError> {
+pub fn check_use(principal: &Principal, declared: Use) -> Result<(), ApiError> {
     if principal.may_use(declared) {
         return Ok(());
     }
@@ -130,7 +118,8 @@ fn check_guidance(guidance: f32, rated: bool) -> Result<f32, ApiError> {
     Ok(guidance)
 }
 
-fn refusal(name: &str, message: &str) -> ApiError {
+/// The refusal of a parameter under `safelmm`.
+pub fn refusal(name: &str, message: &str) -> ApiError {
     let param = format!("safelmm.{name}");
     ApiError::parameter(&param, format!("'{param}' {message}"))
 }

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use axum::response::Response;
 use safelmm_model::Generation;
-use safelmm_plugins::Entry;
 use tokio::sync::Semaphore;
 use tracing::Span;
 
@@ -18,6 +17,7 @@ use super::json::shortened;
 use super::plan::{Plan, Prompts, Wanted};
 use super::request::SharedFields;
 use super::sampling::Sampling;
+use super::screener::Screener;
 use crate::app::{App, unix_time};
 use crate::engine::{CacheDomain, EngineError, Sequence, Ticket};
 use crate::keys::{Principal, Use};
@@ -31,6 +31,8 @@ pub struct Prepared<S> {
     pub plan: Plan<S>,
     /// Whether and how the answer is streamed.
     pub streaming: Streaming,
+    /// What was asked for under `safelmm`.
+    pub extension: Extension,
     /// What the answer says under `safelmm`.
     pub report: Report,
 }
@@ -59,16 +61,22 @@ impl Shared {
         })
     }
 
-    /// What the engine will run for these prompts; `policy` is what the policies found in them.
+    /// What takes the request's texts through the policies.
+    pub fn screener<'a>(&self, app: &'a App, principal: &Principal, route: &'static str) -> Screener<'a> {
+        Screener::new(app, principal, route, Some(&self.extension))
+    }
+
+    /// What the engine will run for these prompts, which have gone through `screener`.
     pub fn prepare<S>(
         self,
         app: &App,
         prompts: Prompts<S>,
         wanted: &Wanted,
-        policy: Vec<Entry>,
+        screener: Screener<'_>,
     ) -> Result<Prepared<S>, ApiError> {
-        let plan = Plan::new(app, prompts, &self.sampling, wanted, self.extension, self.most_tokens)?;
-        Ok(Prepared { plan, streaming: self.streaming, report: Report::new(self.extension, policy) })
+        let plan = Plan::new(app, prompts, &self.sampling, wanted, &self.extension, self.most_tokens)?;
+        let report = Report::new(&self.extension, screener.into_entries());
+        Ok(Prepared { plan, streaming: self.streaming, extension: self.extension, report })
     }
 }
 
@@ -81,7 +89,7 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     prepare: fn(&App, &Principal, R) -> Result<Prepared<S>, ApiError>,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
-    let Prepared { plan, streaming, report } = blocking({
+    let Prepared { plan, streaming, extension, report } = blocking({
         // The principal moves along, so that the request counts until the work has ended, even if its client leaves.
         let (app, principal) = (app.clone(), principal.clone());
         move || prepare(&app, &principal, request)
@@ -92,8 +100,11 @@ pub async fn generate<S: Shape, R: Send + 'static>(
         .charge(plan.prompt_tokens.saturating_add(plan.max_tokens))
         .map_err(ApiError::limited("max_tokens"))?;
     let journal = Journal::new(plan.prompt_tokens, charge, app.metrics().clone());
-    let submitted = submit(&app, &principal, plan.generations, report.declared_use());
-    let running = Running::new(submitted, journal, plan.shapes)?;
+    let attachment = extension.attachment;
+    let sources = attachment.as_ref().map(|attachment| attachment.retrieval.domain()).unwrap_or_default();
+    let submitted = submit(&app, &principal, plan.generations, extension.declared_use, &sources);
+    let origin = attachment.filter(|attachment| attachment.is_told()).map(|attachment| (app.clone(), attachment));
+    let running = Running::new(submitted, journal, plan.shapes, origin, plan.traced)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),
@@ -103,15 +114,17 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     answer(head, running, plan.ranking, streaming).await
 }
 
-/// Gives sequences to the engine. What was computed for another caller, or for another declared use, is not used for them.
+/// Gives sequences to the engine. What was computed for another caller, for another declared use, or with other documents
+/// in force (`sources`), is not used for them.
 pub fn submit(
     app: &App,
     principal: &Principal,
     generations: Vec<Generation>,
     declared_use: Use,
+    sources: &str,
 ) -> Result<Ticket, EngineError> {
     let caller = principal.id().map_or_else(String::new, |id| id.to_string());
-    let domain = CacheDomain::new([&caller, declared_use.as_str()]);
+    let domain = CacheDomain::new([&caller, declared_use.as_str(), sources]);
     let sequences: Vec<Sequence> = generations.into_iter().map(|g| Sequence::new(g, &domain)).collect();
     let tokens = sequences.iter().map(Sequence::tokens).sum();
     app.engine().submit(sequences, tokens)
@@ -155,11 +168,6 @@ pub fn unknown_model(requested: &str, app: &App, principal: &Principal) -> ApiEr
     ApiError::UnknownModel { requested: shortened(requested), served }
 }
 
-/// Puts a text through the policies, which add what they flag to `entries`.
-pub fn screen(app: &App, text: &str, param: &'static str, entries: &mut Vec<Entry>) -> Result<(), ApiError> {
-    app.policies().screen_prompt(text, entries).map_err(|denial| ApiError::Policy { denial, param })
-}
-
 /// The client's own name for its user; the log records it.
 pub fn record_user(user: Option<String>) -> Result<(), ApiError> {
     if let Some(user) = user {
@@ -169,4 +177,56 @@ pub fn record_user(user: Option<String>) -> Result<(), ApiError> {
         Span::current().record("user", user);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::http::completions::Completion;
+    use crate::keys::{self, Keyring, Limits, Rights};
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A request whose preparation says when it begins, and ends when it is told to.
+    struct Slow {
+        begun: Sender<()>,
+        end: Receiver<()>,
+    }
+
+    fn prepare(_: &App, _: &Principal, Slow { begun, end }: Slow) -> Result<Prepared<Completion>, ApiError> {
+        begun.send(()).unwrap();
+        end.recv_timeout(PATIENCE).unwrap();
+        Err(ApiError::NotJson("over".into()))
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn preparation_counts_against_the_key_even_if_the_client_has_left() {
+        let app = App::start(Arc::new(crate::demo::open().unwrap()), &Config::default()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("keys.toml");
+        let limits = Limits { concurrent: NonZeroU32::new(1), ..Limits::default() };
+        let key = keys::add(&file, "test", Rights::default(), limits, None).unwrap().key;
+        let holder = Keyring::open(&file).unwrap().authenticate(&key.reveal()).unwrap();
+
+        let ((begun, has_begun), (ended, end)) = (channel(), channel());
+        let admitted = holder.admit().unwrap();
+        let request = tokio::spawn(generate(app, admitted, Slow { begun, end }, prepare));
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        // As the server does with the request of a client that has closed its connection.
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert!(holder.admit().is_err(), "the work goes on and counted for nothing");
+        ended.send(()).unwrap();
+        let free = async {
+            while holder.admit().is_err() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, free).await.expect("the place was not given back");
+    }
 }

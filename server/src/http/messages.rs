@@ -1,12 +1,11 @@
 //! Conversations as the tokenizer takes them.
 
 use safelmm_model::{ChatMessage, TokenizerError};
-use safelmm_plugins::Entry;
 
 use super::error::ApiError;
-use super::generation::screen;
 use super::json::Any;
 use super::request::{Content, ContentPart, Message, ToolCall};
+use super::screener::Screener;
 use crate::app::App;
 
 /// The most messages and text parts of one conversation.
@@ -16,7 +15,7 @@ const MAX_MESSAGES: usize = 4096;
 ///
 /// # Errors
 /// What is missing, empty or not supported, by its path; a policy's refusal; a model without a chat template.
-pub fn check(messages: Vec<Message>, app: &App, policy: &mut Vec<Entry>) -> Result<Vec<ChatMessage>, ApiError> {
+pub fn check(messages: Vec<Message>, app: &App, screener: &mut Screener<'_>) -> Result<Vec<ChatMessage>, ApiError> {
     if !app.checkpoint().tokenizer.has_chat_template() {
         return Err(ApiError::Tokenizer { source: TokenizerError::NoChatTemplate, param: "messages" });
     }
@@ -38,7 +37,7 @@ pub fn check(messages: Vec<Message>, app: &App, policy: &mut Vec<Entry>) -> Resu
         let texts = [&message.role, &message.content].into_iter().chain(&message.name).chain(&message.tool_call_id);
         // A template writes all of them into the prompt.
         for text in texts.chain(calls) {
-            screen(app, text, "messages", policy)?;
+            screener.screen(text, "messages")?;
         }
     }
     Ok(messages)

@@ -6,8 +6,10 @@ pub(crate) mod guarded;
 mod json;
 mod request;
 
+mod attachment;
 mod extension;
 mod sampling;
+mod screener;
 
 mod journal;
 mod spelling;
@@ -23,12 +25,14 @@ mod messages;
 mod prompts;
 mod tools;
 
+mod attributions;
 mod chat;
 mod completions;
 mod embeddings;
 mod health;
 mod models;
 mod pages;
+mod stores;
 mod tokens;
 
 mod openapi;
@@ -59,6 +63,13 @@ pub fn router(app: App) -> Router {
         .routes(routes!(completions::completions))
         .routes(routes!(chat::chat_completions))
         .routes(routes!(embeddings::embeddings))
+        .routes(routes!(stores::list, stores::create))
+        .routes(routes!(stores::get))
+        .routes(routes!(stores::add, stores::remove_all))
+        .routes(routes!(stores::remove))
+        .routes(routes!(stores::compact))
+        .routes(routes!(stores::search))
+        .routes(routes!(attributions::attributions))
         .routes(routes!(models::list))
         .routes(routes!(models::get))
         .routes(routes!(tokens::tokenize))

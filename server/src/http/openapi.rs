@@ -23,6 +23,7 @@ use super::models;
     components(schemas(ErrorBody)),
     tags(
         (name = "generation", description = "Texts from the model"),
+        (name = "stores", description = "Licensed text that requests may attach"),
         (name = "tokens", description = "Texts to tokens and back"),
         (name = "models", description = "What is served"),
         (name = "health", description = "For probes"),
@@ -47,8 +48,12 @@ pub fn head() -> OpenApi {
 
 /// Completes the description with what one route answers under two paths.
 pub fn complete(mut api: OpenApi) -> OpenApi {
-    if let Some(item) = api.paths.paths.remove("/v1/models/{*id}") {
-        api.paths.paths.insert("/v1/models/{id}".into(), item);
+    // Names and ids may have slashes; the description has no word for that.
+    let slashed: Vec<String> = api.paths.paths.keys().filter(|path| path.contains("{*")).cloned().collect();
+    for path in slashed {
+        if let Some(item) = api.paths.paths.remove(&path) {
+            api.paths.paths.insert(path.replace("{*", "{"), item);
+        }
     }
     type Provenance = models::__path_provenance;
     let mut operation = Provenance::operation();

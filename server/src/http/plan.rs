@@ -3,6 +3,7 @@
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, LogitsStage, StopStrings};
 
 use super::answer::Ranking;
+use super::attachment::Traced;
 use super::error::ApiError;
 use super::extension::Extension;
 use super::sampling::Sampling;
@@ -10,6 +11,9 @@ use crate::app::App;
 
 /// The most sequences (prompts times candidates) of one request.
 const MAX_SEQUENCES: usize = 256;
+
+/// The fewest tokens of context that passages are given.
+const LEAST_PASSAGE: usize = 32;
 
 /// One prompt, and the state with which each of its choices begins.
 pub struct Prompt<S> {
@@ -62,6 +66,8 @@ pub struct Plan<S> {
     pub generations: Vec<Generation>,
     /// The state of each sequence's answer.
     pub shapes: Vec<S>,
+    /// What will be known of each sequence, for those who ask where it comes from.
+    pub traced: Vec<Traced>,
     /// Which candidates become choices.
     pub ranking: Ranking,
     /// The tokens of all prompts, each counted once.
@@ -78,7 +84,7 @@ impl<S> Plan<S> {
         Prompts { prompts, param, length, best_of }: Prompts<S>,
         sampling: &Sampling,
         wanted: &Wanted,
-        extension: Extension,
+        extension: &Extension,
         most_tokens: Option<usize>,
     ) -> Result<Self, ApiError> {
         let best_of = best_of.unwrap_or(sampling.n);
@@ -90,15 +96,30 @@ impl<S> Plan<S> {
         let stop = StopStrings::new(sampling.stop.clone())
             .map_err(|error| ApiError::parameter("stop", format!("'stop' cannot be used: {error}")))?;
         let ranking = Ranking { best_of, n: sampling.n };
-        let mut plan = Plan { generations: Vec::new(), shapes: Vec::new(), ranking, prompt_tokens: 0, max_tokens: 0 };
+        let (generations, shapes, traced) = Default::default();
+        let mut plan = Plan { generations, shapes, traced, ranking, prompt_tokens: 0, max_tokens: 0 };
+        let retrieval = extension.attachment.as_ref().map(|attachment| &attachment.retrieval);
         let taken = |prompt: &Prompt<S>| prompt.tokens.len() + usize::from(extension.rating.is_some());
         let room = most_tokens.map_or(usize::MAX, |most| {
             let left = most.saturating_sub(prompts.iter().map(taken).sum());
             left / sequences.max(1)
         });
         for prompt in &prompts {
-            let max_tokens = length.tokens(taken(prompt), app.checkpoint(), room);
+            let context = app.checkpoint().context_length();
+            // Passages may take half of what the prompt leaves, where the request does not say how long its answer is.
+            let passages = retrieval.map_or(0, |retrieval| retrieval.passage_tokens());
+            let passages = passages.min(context.saturating_sub(taken(prompt)) / 2);
+            let max_tokens = length.tokens(taken(prompt) + passages, app.checkpoint(), room);
+            let left = context.saturating_sub(taken(prompt).saturating_add(max_tokens));
+            if passages > 0 && left < LEAST_PASSAGE {
+                let message = format!(
+                    "'max_tokens' leaves {left} tokens of the context of {context} to passages: expected at least \
+                     {LEAST_PASSAGE}. Ask for fewer tokens, shorten the prompt, or choose a mode without passages"
+                );
+                return Err(ApiError::parameter("max_tokens", message));
+            }
             for index in 0..best_of {
+                let added = retrieval.map(|retrieval| retrieval.add(app.checkpoint(), left)).unwrap_or_default();
                 let request = GenerationRequest {
                     rating: extension.rating,
                     guidance: extension.guidance,
@@ -109,6 +130,8 @@ impl<S> Plan<S> {
                     score_prompt: wanted.score_prompt,
                     may_call: wanted.may_call,
                     stages: wanted.stages.as_ref().map_or_else(Vec::new, |stages| stages()),
+                    distribution: added.distribution,
+                    context: added.context,
                     ..GenerationRequest::new(prompt.tokens.clone(), max_tokens)
                 };
                 let generation = Generation::new(app.checkpoint(), request)
@@ -119,6 +142,8 @@ impl<S> Plan<S> {
                 plan.max_tokens = plan.max_tokens.saturating_add(max_tokens);
                 plan.generations.push(generation);
                 plan.shapes.push((prompt.shape)());
+                let (recorder, prompt_tokens) = (added.recorder, prompt.tokens.len());
+                plan.traced.push(Traced { recorder, prompt_tokens, ..Traced::default() });
             }
         }
         Ok(plan)

@@ -1,10 +1,8 @@
 //! Prompts as texts and as token ids.
 
-use safelmm_plugins::Entry;
-
 use super::error::ApiError;
-use super::generation::screen;
 use super::request::Prompt;
+use super::screener::Screener;
 use crate::app::App;
 
 /// A prompt as the model gets it, and as the client sees it.
@@ -44,18 +42,18 @@ pub fn encode(
     prompt: Prompt,
     param: &'static str,
     app: &App,
-    policy: &mut Vec<Entry>,
+    screener: &mut Screener<'_>,
 ) -> Result<Vec<Encoded>, ApiError> {
     let prompts = match prompt {
-        Prompt::Text(text) => vec![encode_text(text, param, app, policy)?],
+        Prompt::Text(text) => vec![encode_text(text, param, app, screener)?],
         Prompt::Texts(texts) => {
-            texts.into_iter().map(|text| encode_text(text, param, app, policy)).collect::<Result<_, _>>()?
+            texts.into_iter().map(|text| encode_text(text, param, app, screener)).collect::<Result<_, _>>()?
         }
-        Prompt::Tokens(tokens) => vec![check_tokens(tokens, param, param, app, policy)?],
+        Prompt::Tokens(tokens) => vec![check_tokens(tokens, param, param, app, screener)?],
         Prompt::TokenLists(lists) => lists
             .into_iter()
             .enumerate()
-            .map(|(index, tokens)| check_tokens(tokens, param, &format!("{param}[{index}]"), app, policy))
+            .map(|(index, tokens)| check_tokens(tokens, param, &format!("{param}[{index}]"), app, screener))
             .collect::<Result<_, _>>()?,
     };
     if prompts.is_empty() {
@@ -64,8 +62,8 @@ pub fn encode(
     Ok(prompts)
 }
 
-fn encode_text(text: String, param: &'static str, app: &App, policy: &mut Vec<Entry>) -> Result<Encoded, ApiError> {
-    screen(app, &text, param, policy)?;
+fn encode_text(text: String, param: &'static str, app: &App, screener: &mut Screener<'_>) -> Result<Encoded, ApiError> {
+    screener.screen(&text, param)?;
     let checkpoint = app.checkpoint();
     // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
     let encoded = checkpoint.tokenizer.encode(&text, !checkpoint.rated());
@@ -78,7 +76,7 @@ fn check_tokens(
     param: &'static str,
     path: &str,
     app: &App,
-    policy: &mut Vec<Entry>,
+    screener: &mut Screener<'_>,
 ) -> Result<Encoded, ApiError> {
     let checkpoint = app.checkpoint();
     let tokenizer = &checkpoint.tokenizer;
@@ -103,6 +101,6 @@ fn check_tokens(
         return Err(ApiError::parameter(path, message));
     }
     let text = tokenizer.decode(&tokens, true).map_err(|source| ApiError::Tokenizer { source, param })?;
-    screen(app, &text, param, policy)?;
+    screener.screen(&text, param)?;
     Ok(Encoded { shown: tokens, begins, text: None })
 }

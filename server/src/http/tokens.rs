@@ -9,6 +9,7 @@ use super::generation::{blocking, check_model};
 use super::json::Json;
 use super::messages;
 use super::request::{DetokenizeRequest, TokenizeRequest, ToolChoice, ToolMode};
+use super::screener::Screener;
 use super::tools::calling;
 use crate::app::App;
 use crate::keys::Principal;
@@ -95,11 +96,11 @@ pub fn prepare(app: &App, principal: &Principal, request: TokenizeRequest) -> Re
                 let message = "'add_special_tokens' must be false with 'messages': the chat template writes its own";
                 return Err(ApiError::parameter("add_special_tokens", message));
             }
-            let mut policy = Vec::new();
+            let mut screener = Screener::new(app, principal, "/tokenize", None);
             let choice = Some(ToolChoice::Mode(ToolMode::Auto));
-            let calling = calling(tools.unwrap_or_default(), choice, None, app, &mut policy)?;
+            let calling = calling(tools.unwrap_or_default(), choice, None, app, &mut screener)?;
             let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
-            let messages = messages::check(messages, app, &mut policy)?;
+            let messages = messages::check(messages, app, &mut screener)?;
             let encoded = tokenizer.encode_chat(&messages, tools, add_generation_prompt.unwrap_or(true));
             encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?
         }

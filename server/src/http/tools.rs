@@ -3,15 +3,14 @@
 use std::collections::HashSet;
 
 use safelmm_model::{Grammar, TokenizerError, Tool, ToolFormat, ToolParser, ToolPiece};
-use safelmm_plugins::Entry;
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::constraints::{check_name, refusal};
 use super::error::ApiError;
-use super::generation::screen;
 use super::request::{self, Function, FunctionName, NamedTool, ToolChoice, ToolMode};
+use super::screener::Screener;
 use crate::app::App;
 
 /// The most functions of one request.
@@ -36,7 +35,7 @@ pub fn calling(
     choice: Option<ToolChoice>,
     parallel: Option<bool>,
     app: &App,
-    policy: &mut Vec<Entry>,
+    screener: &mut Screener<'_>,
 ) -> Result<Option<Calling>, ApiError> {
     let choice = choice.unwrap_or(ToolChoice::Mode(ToolMode::Auto));
     if tools.is_empty() {
@@ -52,7 +51,7 @@ pub fn calling(
         };
     }
     let required = !matches!(choice, ToolChoice::Mode(ToolMode::Auto));
-    let mut tools = check_tools(tools, required, app, policy)?;
+    let mut tools = check_tools(tools, required, screener)?;
     if let ToolChoice::Mode(ToolMode::None) = choice {
         return Ok(None);
     }
@@ -75,12 +74,7 @@ pub fn calling(
     Ok(Some(Calling { tools, format, required, parallel: parallel.unwrap_or(true) }))
 }
 
-fn check_tools(
-    tools: Vec<request::Tool>,
-    required: bool,
-    app: &App,
-    policy: &mut Vec<Entry>,
-) -> Result<Vec<Tool>, ApiError> {
+fn check_tools(tools: Vec<request::Tool>, required: bool, screener: &mut Screener<'_>) -> Result<Vec<Tool>, ApiError> {
     if tools.len() > MAX_TOOLS {
         let message = format!("'tools' has {} functions: at most {MAX_TOOLS} are possible", tools.len());
         return Err(ApiError::parameter("tools", message));
@@ -107,11 +101,11 @@ fn check_tools(
             }
             let mut definition = json!({"type": "function", "function": {"name": name}});
             if let Some(description) = description {
-                screen(app, &description, "tools", policy)?;
+                screener.screen(&description, "tools")?;
                 definition["function"]["description"] = description.into();
             }
             if let Some(parameters) = parameters {
-                screen(app, &parameters.0.to_string(), "tools", policy)?;
+                screener.screen(&parameters.0.to_string(), "tools")?;
                 definition["function"]["parameters"] = parameters.0;
             }
             Tool::from_json(definition).map_err(|error| {

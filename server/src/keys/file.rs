@@ -299,6 +299,7 @@ mod tests {
             rating_ceiling: Some(safelmm_model::Rating::PG),
             uses: vec![Use::NonCommercial],
             stores: Allowed::Only(vec!["poems".into()]),
+            manage_stores: true,
             models: Allowed::ALL,
         };
         let limits = Limits { concurrent: std::num::NonZeroU32::new(3), ..Limits::default() };

@@ -82,6 +82,12 @@ impl Keyring {
         self.keys().len()
     }
 
+    /// Whether a key has this id or this name.
+    pub fn has(&self, id_or_name: &str) -> bool {
+        let is_meant = |(id, key): (&KeyId, &Key)| id.to_string() == id_or_name || key.principal.name() == id_or_name;
+        self.keys().iter().any(is_meant)
+    }
+
     /// Whether there is no key (any more).
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -216,5 +222,6 @@ mod tests {
             assert_eq!(ring.authenticate(&wrong).unwrap_err(), Rejected::Unknown, "{wrong}");
         }
         assert!(ring.authenticate(&good).is_ok());
+        assert!(ring.has("good") && ring.has(&expired.key.id().to_string()) && !ring.has("better"));
     }
 }

@@ -81,6 +81,9 @@ pub struct Rights {
     pub uses: Vec<Use>,
     /// The stores it may ask.
     pub stores: Allowed,
+    /// Whether it may make stores, and change those that it may ask.
+    #[serde(default)]
+    pub manage_stores: bool,
     /// The models it may use.
     pub models: Allowed,
 }
@@ -91,6 +94,7 @@ impl Rights {
         rating_ceiling: None,
         uses: vec![Use::Commercial, Use::NonCommercial],
         stores: Allowed::ALL,
+        manage_stores: true,
         models: Allowed::ALL,
     };
 }
@@ -98,7 +102,13 @@ impl Rights {
 /// What a key has unless more or less is asked for: commercial use of every model, and no store.
 impl Default for Rights {
     fn default() -> Self {
-        Rights { rating_ceiling: None, uses: vec![Use::Commercial], stores: Allowed::NONE, models: Allowed::ALL }
+        Rights {
+            rating_ceiling: None,
+            uses: vec![Use::Commercial],
+            stores: Allowed::NONE,
+            manage_stores: false,
+            models: Allowed::ALL,
+        }
     }
 }
 
@@ -173,6 +183,11 @@ impl Principal {
     /// Whether requests may ask this store.
     pub fn may_ask(&self, store: &str) -> bool {
         self.holder.rights.stores.allows(store)
+    }
+
+    /// Whether requests may make stores, and change those that they may ask.
+    pub fn may_manage_stores(&self) -> bool {
+        self.holder.rights.manage_stores
     }
 
     /// Whether requests may use this model, by the name under which it is served.

@@ -8,11 +8,17 @@ use safelmm_model::Progress;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use std::sync::Arc;
+
+use super::attachment::{Attachment, Traced};
 use super::error::ApiError;
 use super::extension::Report;
+use super::generation::blocking;
 use super::journal::Journal;
 use super::request::{SharedFields, StreamOptions};
+use crate::app::App;
 use crate::engine::{EngineError, Event, Ticket};
+use crate::retrieval::Attribution;
 
 /// What distinguishes the answers of the two endpoints; a value is the state of one choice.
 pub trait Shape: Send + 'static {
@@ -29,6 +35,10 @@ pub trait Shape: Send + 'static {
     /// One choice in a chunk.
     type Delta: Serialize + Send;
 
+    /// Characters of the choice's text that stand before what is generated.
+    fn before(&self) -> usize {
+        0
+    }
     /// What the choice gains by the engine's progress.
     fn piece(&mut self, progress: Progress) -> Result<Self::Piece, ApiError>;
     /// Puts a piece behind those before it.
@@ -135,13 +145,23 @@ pub struct Running<S> {
     journal: Journal,
     /// One for each sequence.
     shapes: Vec<S>,
+    /// Who can say where a sequence comes from, where that was asked for.
+    origin: Option<(App, Arc<Attachment>)>,
+    /// One for each sequence.
+    traced: Vec<Traced>,
 }
 
 impl<S: Shape> Running<S> {
     /// What the engine said to the submission. A refusal goes into the journal too.
-    pub fn new(submitted: Result<Ticket, EngineError>, mut journal: Journal, shapes: Vec<S>) -> Result<Self, ApiError> {
+    pub fn new(
+        submitted: Result<Ticket, EngineError>,
+        mut journal: Journal,
+        shapes: Vec<S>,
+        origin: Option<(App, Arc<Attachment>)>,
+        traced: Vec<Traced>,
+    ) -> Result<Self, ApiError> {
         match submitted {
-            Ok(ticket) => Ok(Running { ticket, journal, shapes }),
+            Ok(ticket) => Ok(Running { ticket, journal, shapes, origin, traced }),
             Err(error) => {
                 journal.failed(&error);
                 Err(error.into())
@@ -157,7 +177,24 @@ impl<S: Shape> Running<S> {
         };
         let logprob = progress.step.as_ref().map(|step| step.token.logprob);
         let finished = progress.finish.is_some();
-        Ok(Advance { index, logprob, finished, piece: shape.piece(progress)? })
+        let traced = self.traced.get_mut(index).filter(|_| self.origin.is_some());
+        if let Some(traced) = traced {
+            traced.before = shape.before();
+            traced.follow(&progress);
+        }
+        let piece = shape.piece(progress)?;
+        let attributions = if finished { self.attribute(index).await? } else { Vec::new() };
+        Ok(Advance { index, logprob, finished, attributions, piece })
+    }
+
+    /// Where a finished sequence comes from, away from the threads that serve sockets.
+    async fn attribute(&mut self, index: usize) -> Result<Vec<Attribution>, ApiError> {
+        let (Some((app, attachment)), Some(traced)) = (&self.origin, self.traced.get_mut(index)) else {
+            return Ok(Vec::new());
+        };
+        let (app, attachment, traced) = (app.clone(), Arc::clone(attachment), std::mem::take(traced));
+        let failed = |error| ApiError::Internal(format!("an answer cannot be attributed: {error}"));
+        blocking(move || attachment.attribute(traced, &app).map_err(failed)).await
     }
 
     fn usage(&self) -> Usage {
@@ -174,6 +211,8 @@ struct Advance<P> {
     logprob: Option<f32>,
     /// Whether the sequence has ended.
     finished: bool,
+    /// Where it comes from, once it has.
+    attributions: Vec<Attribution>,
     piece: P,
 }
 

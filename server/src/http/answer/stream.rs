@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{Advance, Answer, Head, Running, Shape, Usage};
 use crate::http::error::ApiError;
+use crate::http::extension::Report;
 
 /// Between two comments that keep an idle stream open.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -18,7 +19,7 @@ pub(super) fn stream<S: Shape>(head: Head, running: Running<S>, include_usage: b
     let unfinished = running.shapes.len();
     let mut frames = Frames { head, running, unfinished, include_usage, ready: VecDeque::new(), over: false };
     for delta in (0..unfinished).filter_map(S::opening) {
-        frames.chunk(delta, false);
+        frames.chunk(delta, None);
     }
     let events = futures::stream::unfold(frames, |mut frames| async move {
         let data = frames.next().await?;
@@ -56,15 +57,16 @@ impl<S: Shape> Frames<S> {
         }
     }
 
-    fn advance(&mut self, Advance { index, finished, piece, .. }: Advance<S::Piece>) {
+    fn advance(&mut self, Advance { index, finished, piece, mut attributions, .. }: Advance<S::Piece>) {
+        attributions.iter_mut().for_each(|attribution| attribution.choice = index);
         if let Some(delta) = S::delta(index, piece) {
-            self.chunk(delta, finished);
+            self.chunk(delta, finished.then(|| self.head.report.with(attributions)));
         }
         self.unfinished -= usize::from(finished);
         if self.unfinished == 0 {
             if self.include_usage {
                 let usage = self.running.usage();
-                self.push(vec![], Some(Some(usage)), false);
+                self.push(vec![], Some(Some(usage)), None);
             }
             self.ready.push_back("[DONE]".into());
             self.over = true;
@@ -72,12 +74,12 @@ impl<S: Shape> Frames<S> {
         }
     }
 
-    fn chunk(&mut self, delta: S::Delta, with_report: bool) {
-        self.push(vec![delta], self.include_usage.then_some(None), with_report);
+    fn chunk(&mut self, delta: S::Delta, report: Option<Report>) {
+        self.push(vec![delta], self.include_usage.then_some(None), report);
     }
 
-    fn push(&mut self, choices: Vec<S::Delta>, usage: Option<Option<Usage>>, with_report: bool) {
-        let Head { id, created, model, report } = &self.head;
+    fn push(&mut self, choices: Vec<S::Delta>, usage: Option<Option<Usage>>, report: Option<Report>) {
+        let Head { id, created, model, report: _ } = &self.head;
         let chunk = Answer {
             id: id.clone(),
             object: S::CHUNK_OBJECT,
@@ -85,7 +87,7 @@ impl<S: Shape> Frames<S> {
             model: model.clone(),
             choices,
             usage,
-            safelmm: with_report.then(|| report.clone()),
+            safelmm: report,
         };
         // Plain structs of strings and numbers always serialise; an impossible failure becomes an error frame.
         match serde_json::to_string(&chunk) {

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::{Answer, Head, Ranking, Running, Shape};
 use crate::http::error::ApiError;
+use crate::retrieval::Attribution;
 
 /// One sequence as it comes in.
 struct Candidate<P> {
@@ -12,6 +13,7 @@ struct Candidate<P> {
     /// The sum of its tokens' log-probabilities, and their number.
     logprob: f64,
     tokens: usize,
+    attributions: Vec<Attribution>,
 }
 
 impl<P> Candidate<P> {
@@ -27,8 +29,9 @@ pub(super) async fn whole<S: Shape>(
     ranking: Ranking,
 ) -> Result<Response, ApiError> {
     let mut unfinished = running.shapes.len();
-    let mut candidates: Vec<Candidate<S::Piece>> =
-        (0..unfinished).map(|_| Candidate { whole: S::Piece::default(), logprob: 0.0, tokens: 0 }).collect();
+    let mut candidates: Vec<Candidate<S::Piece>> = (0..unfinished)
+        .map(|_| Candidate { whole: S::Piece::default(), logprob: 0.0, tokens: 0, attributions: Vec::new() })
+        .collect();
     while unfinished > 0 {
         let advance = running.next().await?;
         unfinished -= usize::from(advance.finished);
@@ -38,24 +41,27 @@ pub(super) async fn whole<S: Shape>(
             candidate.tokens += 1;
         }
         S::append(&mut candidate.whole, advance.piece);
+        candidate.attributions.extend(advance.attributions);
     }
     running.journal.finished();
+    let (choices, attributions) = choices::<S>(candidates, ranking);
     let answer = Answer {
         object: S::OBJECT,
-        choices: choices::<S>(candidates, ranking),
+        choices,
         usage: Some(Some(running.usage())),
         id: head.id,
         created: head.created,
         model: head.model,
-        safelmm: Some(head.report),
+        safelmm: Some(head.report.with(attributions)),
     };
     Ok(Json(answer).into_response())
 }
 
-/// The best candidates of each prompt, best first; all of them in their order where none is left out.
-fn choices<S: Shape>(candidates: Vec<Candidate<S::Piece>>, ranking: Ranking) -> Vec<S::Choice> {
+/// The best candidates of each prompt, best first, and where they come from; all of them in their order where none is left
+/// out.
+fn choices<S: Shape>(candidates: Vec<Candidate<S::Piece>>, ranking: Ranking) -> (Vec<S::Choice>, Vec<Attribution>) {
     let mut candidates = candidates.into_iter().peekable();
-    let mut choices = Vec::new();
+    let (mut choices, mut attributions) = (Vec::new(), Vec::new());
     while candidates.peek().is_some() {
         let mut of_prompt: Vec<_> = candidates.by_ref().take(ranking.best_of).collect();
         if ranking.n < ranking.best_of {
@@ -64,8 +70,10 @@ fn choices<S: Shape>(candidates: Vec<Candidate<S::Piece>>, ranking: Ranking) -> 
             of_prompt.truncate(ranking.n);
         }
         for candidate in of_prompt {
-            choices.push(S::choice(choices.len(), candidate.whole));
+            let choice = choices.len();
+            attributions.extend(candidate.attributions.into_iter().map(|a| Attribution { choice, ..a }));
+            choices.push(S::choice(choice, candidate.whole));
         }
     }
-    choices
+    (choices, attributions)
 }

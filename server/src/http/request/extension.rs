@@ -19,8 +19,18 @@ pub enum Mode {
     Ric,
     /// By the continuations of the longest matching context.
     Ngram,
-    /// By neighbours and passages.
+    /// By neighbours and continuations, weighted for each token by what was found; with `passages` by these too.
     Hybrid,
+}
+
+/// How passages are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PassageRanking {
+    /// By their words.
+    Bm25,
+    /// By their vectors.
+    Dense,
 }
 
 /// How finely the answer says where it comes from.
@@ -52,26 +62,33 @@ objects! {
         pub stores: Option<Vec<String>>,
         /// How stores take part.
         pub retrieval: Option<Retrieval>,
-        /// Whether the answer says where it comes from.
+        /// How the answer says where it comes from: `spans` where stores are named, unless it says otherwise.
         pub attribution: Option<Attribution>,
-        /// Documents that must not take part.
+        /// Ids of documents that must not take part: the answer is as if the stores did not hold them.
         pub exclude_documents: Option<Vec<String>>,
     }
 
     /// How stores take part in an answer.
     #[derive(Default)]
     pub struct Retrieval {
-        /// By neighbours, passages, n-grams, or not at all.
+        /// By neighbours, passages, n-grams, or not at all; where stores are named, `hybrid` unless it says otherwise.
         pub mode: Option<Mode>,
-        /// How many neighbours.
+        /// How many neighbours; for `knn` and `hybrid`.
+        #[schema(minimum = 1, maximum = 1024)]
         pub k: Option<usize>,
-        /// The neighbours' share of each token's probability.
+        /// The stores' share of each token's probability; for `knn` and `ngram`. `hybrid` chooses it for each token.
         #[schema(minimum = 0, maximum = 1)]
         pub lambda: Option<f32>,
-        /// The temperature of the neighbours' distances.
+        /// The temperature of the neighbours' squared distances, above 0; for `knn` and `hybrid`.
         pub temperature: Option<f32>,
-        /// How many passages.
+        /// How many passages stand before the prompt; for `ric` (1 unless it says otherwise) and `hybrid` (none).
+        #[schema(minimum = 1, maximum = 16)]
         pub passages: Option<usize>,
+        /// How passages are ranked, `bm25` unless it says otherwise; where there are passages.
+        pub ranking: Option<PassageRanking>,
+        /// After how many tokens the passages are chosen anew, 64 unless it says otherwise; where there are passages.
+        #[schema(minimum = 1, maximum = 4096)]
+        pub stride: Option<usize>,
     }
 }
 

@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod extension;
+mod stores;
 mod tokens;
 mod values;
 
@@ -13,7 +14,8 @@ pub use chat::{
 };
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingRequest, Encoding};
-pub use extension::{Attribution, ExtensionFields, Mode, Retrieval};
+pub use extension::{Attribution, ExtensionFields, Mode, PassageRanking, Retrieval};
+pub use stores::{AttributionRequest, DocumentFields, DocumentsRequest, PermissionFields, SearchRequest, StoreRequest};
 pub use tokens::{DetokenizeRequest, TokenizeRequest};
 pub use values::{LogitBias, Prompt, Seed, Stop};
 

@@ -1,0 +1,104 @@
+//! Retrieval in context (Ram et al. 2023): the passages that fit best what was written last stand before the prompt, and
+//! are chosen anew every few tokens.
+
+use std::sync::Arc;
+
+use safelmm_datastore::{DocumentKey, PassageHit, View};
+use safelmm_model::{Checkpoint, ContextSource, StageError};
+
+use super::encoder::PassageEncoder;
+use super::evidence::{InContext, Recorder};
+
+/// How many of the last tokens are searched for (Ram et al. 2023, section 5: short queries are the best ones).
+const QUERY_TOKENS: usize = 64;
+
+/// How passages are ranked.
+#[derive(Clone)]
+pub enum Ranking {
+    /// By their words, BM25.
+    Words,
+    /// By their vectors.
+    Vectors(PassageEncoder),
+}
+
+/// The passages of one sequence.
+pub struct PassageContext {
+    checkpoint: Arc<Checkpoint>,
+    view: View,
+    ranking: Ranking,
+    passages: usize,
+    stride: usize,
+    most_tokens: usize,
+    /// What separates passages from each other and from the text.
+    separator: Vec<u32>,
+    /// The documents whose passages stand in the context.
+    current: Vec<DocumentKey>,
+    recorder: Option<Recorder>,
+}
+
+impl PassageContext {
+    /// A context of up to `passages` passages and `most_tokens` tokens, chosen anew every `stride` tokens.
+    pub fn new(
+        checkpoint: Arc<Checkpoint>,
+        view: View,
+        ranking: Ranking,
+        (passages, stride, most_tokens): (usize, usize, usize),
+        recorder: Option<Recorder>,
+    ) -> Self {
+        // A tokenizer that cannot spell an empty line gets along without.
+        let separator = checkpoint.tokenizer.encode("\n\n", false).unwrap_or_default();
+        let current = Vec::new();
+        PassageContext { checkpoint, view, ranking, passages, stride, most_tokens, separator, current, recorder }
+    }
+
+    fn search(&self, so_far: &[u32]) -> Result<Vec<PassageHit>, StageError> {
+        let last = &so_far[so_far.len().saturating_sub(QUERY_TOKENS)..];
+        let failed = |error: String| StageError(format!("no passages can be searched for: {error}"));
+        let query = self.checkpoint.tokenizer.decode(last, true).map_err(|e| failed(e.to_string()))?;
+        match &self.ranking {
+            Ranking::Words => self.view.passages_bm25(&query, self.passages).map_err(|e| failed(e.to_string())),
+            Ranking::Vectors(encoder) => {
+                let vector = encoder.embed(&query).map_err(|e| failed(e.to_string()))?;
+                self.view.passages_dense(&vector, self.passages).map_err(|e| failed(e.to_string()))
+            }
+        }
+    }
+}
+
+impl ContextSource for PassageContext {
+    fn stride(&self) -> usize {
+        self.stride
+    }
+
+    fn most_tokens(&self) -> usize {
+        self.most_tokens
+    }
+
+    fn retrieve(&mut self, so_far: &[u32]) -> Result<Option<Vec<u32>>, StageError> {
+        let passages = self.search(so_far)?;
+        let mut blocks: Vec<Vec<u32>> = Vec::new();
+        let mut documents = Vec::new();
+        let mut room = self.most_tokens;
+        for passage in &passages {
+            let Some(tokens) = self.view.passage_tokens(passage) else { continue };
+            let taken = tokens.len().min(room.saturating_sub(self.separator.len()));
+            if taken == 0 {
+                break;
+            }
+            room -= taken + self.separator.len();
+            blocks.push([&tokens[..taken], &self.separator].concat());
+            documents.push((passage.document, passage.score));
+        }
+        self.current = documents.iter().map(|(document, _)| *document).collect();
+        if let Some(recorder) = &self.recorder {
+            recorder.record(|evidence| evidence.passages.push(InContext { from: so_far.len(), documents }));
+        }
+        // The best one stands nearest to the text.
+        blocks.reverse();
+        Ok(Some(blocks.concat()))
+    }
+
+    fn stale(&mut self) -> bool {
+        !self.current.iter().all(|document| self.view.is_live(*document))
+    }
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use safelmm_server::Config;
+use serde_json::{Value, json};
 
 use crate::clients::venv::OPENAI;
 use crate::support::TestApp;
@@ -25,7 +26,12 @@ fn blocks(language: &str) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_python_of_the_readme_runs() {
     let Some(python) = OPENAI.python().await else { return };
-    let app = TestApp::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let app = TestApp::with().stores(folder.path()).start().await;
+    app.ok("/v1/stores", json!({"name": "harbour"})).await;
+    let tales = std::fs::read_to_string(root().join("demo/store/harbour.jsonl")).unwrap();
+    let documents: Vec<Value> = tales.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    app.ok("/v1/stores/harbour/documents", json!({"documents": documents})).await;
     for block in blocks("python") {
         let code = block.replace("http://127.0.0.1:8080", &app.base);
         assert_ne!(code, block, "the example talks to another address");

@@ -19,7 +19,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
 const OUTSIDE: &[&str] = &["tests", "benches"];
 
 /// Where `unsafe` may stand: kernels and mapping.
-const UNSAFE: &[&str] = &["model/src/kernels/matrix.rs", "model/src/mapping.rs"];
+const UNSAFE: &[&str] = &[
+    "datastore/src/kernels/avx2.rs",
+    "datastore/src/kernels/avx512.rs",
+    "datastore/src/kernels/mod.rs",
+    "datastore/src/kernels/prefetch.rs",
+    "datastore/src/mapping.rs",
+    "model/src/kernels/matrix.rs",
+    "model/src/mapping.rs",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()

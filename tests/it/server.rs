@@ -13,4 +13,5 @@ mod metrics;
 mod openapi;
 mod policy;
 mod routes;
+mod stores;
 mod streaming;

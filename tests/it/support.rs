@@ -72,6 +72,16 @@ impl Setup {
         self
     }
 
+    pub fn stores(mut self, folder: &Path) -> Self {
+        self.config.stores.folder = Some(folder.to_owned());
+        self
+    }
+
+    pub fn training_index(mut self, folder: &Path) -> Self {
+        self.config.stores.training_index = Some(folder.to_owned());
+        self
+    }
+
     pub fn keys(mut self, file: &Path) -> Self {
         self.config.keys.file = Some(file.to_owned());
         self
@@ -79,6 +89,12 @@ impl Setup {
 
     pub fn control_tokens(mut self, verdict: safelmm_plugins::Verdict) -> Self {
         self.config.policy.control_tokens = verdict;
+        self
+    }
+
+    /// What holds for one key, by its id or its name.
+    pub fn control_tokens_of(mut self, key: &str, verdict: safelmm_plugins::Verdict) -> Self {
+        self.config.policy.keys.entry(key.to_owned()).or_default().control_tokens = Some(verdict);
         self
     }
 

@@ -70,8 +70,8 @@ async fn every_bad_parameter_is_refused_by_name() {
         ("safelmm", json!({"guidance": 10.5}), "safelmm.guidance", "between 1 and 10"),
         ("safelmm", json!({"guidance": 0.5}), "safelmm.guidance", "between 1 and 10"),
         ("safelmm", json!({"use": "personal"}), "safelmm.use", "\"non-commercial\""),
-        ("safelmm", json!({"retrieval": {"mode": "knn"}}), "safelmm.retrieval.mode", "no store is configured"),
-        ("safelmm", json!({"retrieval": {"mode": "off", "k": 4}}), "safelmm.retrieval.k", "no store is configured"),
+        ("safelmm", json!({"retrieval": {"mode": "knn"}}), "safelmm.retrieval.mode", "needs a store"),
+        ("safelmm", json!({"retrieval": {"mode": "off", "k": 4}}), "safelmm.retrieval.k", "needs a store"),
         (
             "safelmm",
             json!({"retrieval": {"k": "many"}}),
@@ -81,8 +81,8 @@ async fn every_bad_parameter_is_refused_by_name() {
         ("safelmm", json!({"retrieval": {"mode": "all"}}), "safelmm.retrieval.mode", "one of \"off\""),
         ("safelmm", json!({"stores": ["a", 1]}), "safelmm.stores[1]", "must be a string"),
         ("safelmm", json!({"retrieval": {"depth": 1}}), "safelmm.retrieval.depth", "unknown parameter"),
-        ("safelmm", json!({"attribution": "spans"}), "safelmm.attribution", "no store is configured"),
-        ("safelmm", json!({"exclude_documents": ["a"]}), "safelmm.exclude_documents", "no store is configured"),
+        ("safelmm", json!({"attribution": "spans"}), "safelmm.attribution", "needs a store"),
+        ("safelmm", json!({"exclude_documents": ["a"]}), "safelmm.exclude_documents", "needs a store"),
     ] {
         for path in both {
             check(&app, path, with(path, name, value.clone()), 400, json!(param), message).await;

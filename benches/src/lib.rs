@@ -1,8 +1,12 @@
 //! Comparisons with peers and with the limits of the machine: one command each (`src/bin/`), printing ratios.
 
+pub mod domains;
 pub mod http;
 pub mod process;
 pub mod random_checkpoint;
+pub mod scoring;
+pub mod stores;
+pub mod synthetic;
 
 /// The median of some measurements; 0 of none.
 pub fn median(values: Vec<f64>) -> f64 {

@@ -30,6 +30,8 @@ pub struct Shape {
 /// TinyLlama's 1.1 billion parameters.
 pub const TINY_LLAMA: Shape =
     Shape { hidden: 2048, layers: 22, heads: 32, kv_heads: 4, intermediate: 5632, vocab: 32_000 };
+/// 110 million parameters, GPT-2's smallest width and depth.
+pub const SMALL: Shape = Shape { hidden: 768, layers: 12, heads: 12, kv_heads: 12, intermediate: 2048, vocab: 16_000 };
 /// The longest sequence of a checkpoint, in tokens.
 pub const CONTEXT: usize = 2048;
 /// The token that ends a text. Those before it are single bytes, so that a text of ASCII has as many tokens as characters.

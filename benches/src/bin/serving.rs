@@ -8,28 +8,35 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use safelmm_benches::http::{Answer, Endpoint};
 use safelmm_benches::median;
 use safelmm_benches::process::{Script, Server, build_safelmm, free_port, peers};
 use safelmm_benches::random_checkpoint::{CONTEXT, Shape, TINY_LLAMA};
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Prompts of the measurements of speed and of the first token, in tokens.
 const SHORT: usize = 16;
 const LONG: usize = 512;
+/// Tokens of the answer that warms a server up.
+const WARM_UP: usize = 2;
 /// The token that ends a text.
 const END_OF_TEXT: &str = "256";
 
 /// Measures `safelmm serve` on random weights of TinyLlama's shape: tokens per second alone and with several streaming
 /// clients, and the time to the first token of a prompt of 512, beside llama-cpp-python's server (f16, the same weights)
-/// and transformers (f32, in its own process, no HTTP). All are measured in turns, and medians are compared.
+/// and transformers (f32, in its own process, no HTTP). All are measured in turns, and medians are compared. The full size
+/// needs about 12 GB of memory with both peers and takes some minutes a round; each measurement is printed as it comes.
 #[derive(Parser)]
 struct Args {
     /// Where the checkpoint is made (2.2 GB in bf16, and as much again for llama.cpp); what is there already is used
     #[arg(long)]
     work: PathBuf,
+    /// The binary `safelmm`; without it, the one of these sources is built
+    #[arg(long)]
+    safelmm: Option<PathBuf>,
     /// A Python with llama-cpp-python[server] and gguf
     #[arg(long)]
     llama: Option<PathBuf>,
@@ -72,11 +79,28 @@ enum Peer {
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let args = Args::parse();
+    // A task of its own, so that whoever stops the measuring ends the servers too.
+    let measuring = tokio::spawn(measure(Args::parse()));
+    tokio::select! {
+        done = measuring => done?,
+        stopped = asked_to_stop() => stopped.and_then(|()| bail!("stopped before the end: there is no median")),
+    }
+}
+
+/// Returns at Ctrl-C, or when the program is asked to terminate.
+async fn asked_to_stop() -> Result<()> {
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        pressed = tokio::signal::ctrl_c() => Ok(pressed?),
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+async fn measure(args: Args) -> Result<()> {
     let threads = std::thread::available_parallelism()?.get();
     let shape = Shape { layers: args.layers, ..TINY_LLAMA };
     let folder = checkpoint(&args, shape)?;
-    let mut peers = vec![("safelmm", safelmm(&folder, args.clients).await?)];
+    let mut peers = vec![("safelmm", safelmm(&args, &folder).await?)];
     if let Some(python) = &args.llama {
         peers.push(("llama-cpp-python, f16", llama(python, &folder, threads).await?));
     }
@@ -87,46 +111,56 @@ async fn main() -> Result<()> {
     }
     let mut measured: Vec<Measured> = peers.iter().map(|_| Measured::default()).collect();
     let mut prompts = Prompts(0);
-    for round in 0..=args.rounds {
-        for ((_, peer), measured) in peers.iter_mut().zip(&mut measured) {
+    for (_, peer) in &mut peers {
+        // Whatever is loaded at its first use.
+        speed(peer, &mut prompts, 1, WARM_UP).await?;
+    }
+    for round in 1..=args.rounds {
+        for ((name, peer), measured) in peers.iter_mut().zip(&mut measured) {
             let alone = speed(peer, &mut prompts, 1, args.tokens).await?;
             let together = speed(peer, &mut prompts, args.clients, args.tokens).await?;
             let first = first_token(peer, &mut prompts).await?;
-            // The first round warms up.
-            if round > 0 {
-                measured.alone.push(alone);
-                measured.together.push(together);
-                measured.first.push(first);
-            }
+            // The table comes at the end, and that may be far.
+            eprintln!("round {round}: {name}: {alone:.2} and {together:.2} tokens/s, first token {first:.0} ms");
+            measured.alone.push(alone);
+            measured.together.push(together);
+            measured.first.push(first);
         }
     }
     let (parameters, rounds) = (shape.parameters() / 1_000_000, args.rounds);
     println!("{parameters} M parameters in {} layers, {threads} threads, medians of {rounds}", shape.layers);
     println!("answers of {} tokens to prompts of {SHORT}; first token of prompts of {LONG}\n", args.tokens);
-    print(&peers.iter().map(|(name, _)| *name).collect::<Vec<_>>(), measured, args.clients);
+    print(&peers.iter().map(|(name, _)| *name).collect::<Vec<_>>(), &measured, args.clients);
     Ok(())
 }
 
-fn print(names: &[&str], measured: Vec<Measured>, clients: usize) {
+fn print(names: &[&str], measured: &[Measured], clients: usize) {
     let line = |name: &str, columns: [&dyn Display; 4]| {
         let [alone, together, gain, first] = columns.map(ToString::to_string);
         println!("{name:<22} {alone:>15} {together:>21} {gain:>8} {first:>16}");
     };
     line("", [&"alone, tokens/s", &format!("{clients} clients, tokens/s"), &"gain", &"first token, ms"]);
-    let medians: Vec<[f64; 3]> = measured.into_iter().map(|m| [m.alone, m.together, m.first].map(median)).collect();
-    for (name, [alone, together, first]) in names.iter().zip(&medians) {
-        let figures = [format!("{alone:.1}"), format!("{together:.1}"), format!("{:.2}", together / alone)];
-        line(name, [&figures[0], &figures[1], &figures[2], &format!("{first:.0}")]);
+    // Ratios within a round, which lie minutes apart at most: a machine is not as fast at all times.
+    let ratio = |a: &Vec<f64>, b: &Vec<f64>| median(a.iter().zip(b).map(|(a, b)| a / b).collect());
+    for (name, Measured { alone, together, first }) in names.iter().zip(measured) {
+        let gain = format!("{:.2}", ratio(together, alone));
+        let [alone, together, first] = [alone, together, first].map(|figures| median(figures.clone()));
+        line(name, [&format!("{alone:.1}"), &format!("{together:.1}"), &gain, &format!("{first:.0}")]);
     }
-    let ours = medians[0];
-    for (name, theirs) in names.iter().zip(&medians).skip(1) {
-        let figures = [ours[0] / theirs[0], ours[1] / theirs[1], theirs[2] / ours[2]].map(|r| format!("{r:.2}"));
+    let Some((ours, peers)) = measured.split_first() else { return };
+    for (name, theirs) in names.iter().skip(1).zip(peers) {
+        let figures = [
+            ratio(&ours.alone, &theirs.alone),
+            ratio(&ours.together, &theirs.together),
+            ratio(&theirs.first, &ours.first),
+        ]
+        .map(|r| format!("{r:.2}"));
         line(
             &format!("ours / {}", name.split(',').next().unwrap_or_default()),
             [&figures[0], &figures[1], &"", &figures[2]],
         );
     }
-    println!("\nRatios above 1 are in our favour.");
+    println!("\nGains and ratios are medians over the rounds. Ratios above 1 are in our favour.");
     println!(
         "llama-cpp-python's server works on one request at a time, and its clients queue (--interrupt_requests false;"
     );
@@ -145,11 +179,12 @@ fn checkpoint(args: &Args, shape: Shape) -> Result<PathBuf> {
     Ok(folder)
 }
 
-async fn safelmm(folder: &Path, clients: usize) -> Result<Peer> {
+async fn safelmm(args: &Args, folder: &Path) -> Result<Peer> {
     let port = free_port()?;
-    let mut command = Command::new(build_safelmm()?);
+    let binary = args.safelmm.clone().map_or_else(build_safelmm, Ok)?;
+    let mut command = Command::new(binary);
     command.arg("serve").arg("--model").arg(folder).args(["--listen", &format!("127.0.0.1:{port}")]);
-    command.args(["--max-batch", &clients.to_string()]);
+    command.args(["--max-batch", &args.clients.to_string()]);
     let server = Server::start(&mut command, port).await?;
     let endpoint = Endpoint::new(&server.base, &[("ignore_eos", json!(true))]);
     Ok(Peer::Http { _server: server, endpoint })

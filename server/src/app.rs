@@ -135,7 +135,10 @@ impl App {
             None => None,
         };
         let sentences = embedder.as_ref().map(|embedder| Arc::clone(embedder.encoder()));
-        let encoder = ModelEncoder::new(Arc::clone(&checkpoint), sentences)?;
+        let encoder = ModelEncoder::unidentified(Arc::clone(&checkpoint), sentences);
+        if config.stores.folder.is_some() || config.stores.training_index.is_some() {
+            encoder.identify()?;
+        }
         let stores = Stores::open(config.stores.folder.clone(), config.stores.training_index.as_deref(), encoder)?;
         let metrics = Metrics::default();
         let backend = Decoder::new(Arc::clone(&checkpoint), config.server.kv_cache_bytes);

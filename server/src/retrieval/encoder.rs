@@ -11,7 +11,6 @@ use safelmm_model::{Checkpoint, Encoder};
 pub struct ModelEncoder {
     checkpoint: Arc<Checkpoint>,
     passages: PassageEncoder,
-    fingerprint: String,
 }
 
 /// Makes the vectors by which passages are found. A cheap handle.
@@ -24,15 +23,31 @@ pub enum PassageEncoder {
 }
 
 impl ModelEncoder {
-    /// The encoder of a checkpoint; passages get their vectors from the sentence encoder where there is one.
+    /// The encoder of a checkpoint; passages get their vectors from the sentence encoder where there is one. The
+    /// fingerprint, for which all parameters are read, is made: a server without stores needs none
+    /// ([`ModelEncoder::unidentified`]).
     ///
     /// # Errors
     /// Parameters that cannot be read.
     pub fn new(checkpoint: Arc<Checkpoint>, sentences: Option<Arc<Encoder>>) -> Result<Self, EncodeError> {
-        let fingerprint = checkpoint.fingerprint().map_err(failed)?.to_owned();
+        let encoder = ModelEncoder::unidentified(checkpoint, sentences);
+        encoder.identify()?;
+        Ok(encoder)
+    }
+
+    /// An encoder that must be [identified](Self::identify) before a store is made or opened with it.
+    pub fn unidentified(checkpoint: Arc<Checkpoint>, sentences: Option<Arc<Encoder>>) -> Self {
         let passages =
             sentences.map_or_else(|| PassageEncoder::Own(Arc::clone(&checkpoint)), PassageEncoder::Sentences);
-        Ok(ModelEncoder { checkpoint, passages, fingerprint })
+        ModelEncoder { checkpoint, passages }
+    }
+
+    /// Makes the fingerprint. The checkpoint keeps it.
+    ///
+    /// # Errors
+    /// Parameters that cannot be read.
+    pub fn identify(&self) -> Result<(), EncodeError> {
+        self.checkpoint.fingerprint().map(drop).map_err(failed)
     }
 
     /// The model.
@@ -78,7 +93,8 @@ fn windows(start: u32, tokens: &[u32], context: usize) -> Vec<Window> {
 
 impl StoreEncoder for ModelEncoder {
     fn fingerprint(&self) -> &str {
-        &self.fingerprint
+        // Known since it was identified; of a model that never was, no store has the empty one.
+        self.checkpoint.fingerprint().unwrap_or_default()
     }
 
     fn dim(&self) -> usize {

@@ -146,32 +146,45 @@ impl Field {
         let tokens: usize = windows.iter().map(|window| window.tokens.len()).sum();
         let info = store.info();
         println!(
-            "{}: store of {} documents (of {whole}), {} tokens; {tokens} test tokens of {} documents; k {}, λ {:.3}, τ {:.2}",
+            "{}: store of {} documents (of {whole}), {} tokens; {tokens} test tokens of {} documents; knn: k {}, λ {:.3}, \
+             τ {:.2}; hybrid: k {}, τ {:.2}",
             domain.name,
             info.documents,
             info.tokens,
             test.len(),
             tuning.neighbours.k,
             tuning.neighbours.lambda,
-            tuning.neighbours.temperature
+            tuning.neighbours.temperature,
+            tuning.hybrid.k,
+            tuning.hybrid.temperature
         );
         if let Some(found) = tuning.evaluation {
             println!(
-                "  tuned on {} tokens, crossed halves: model {:.2}, knn {:.2}, ngram {:.2}, hybrid {:.2}",
-                found.tokens, found.model, found.neighbours, found.ngram, found.hybrid
+                "  tuned on {} tokens, crossed halves: model {:.2}, knn {:.2}, ngram {:.2}, hybrid {:.2}, which asks neighbours for \
+                 {:.0} % of the tokens",
+                found.tokens,
+                found.model,
+                found.neighbours,
+                found.ngram,
+                found.hybrid,
+                100.0 * found.searched
             );
         }
         Ok(Field { domain, store, tuning, windows })
     }
 
     fn retrieval(&self, mode: &str, exclude: &[String], recorded: bool) -> Option<Retrieval> {
-        let Tuning { neighbours, ngram, gate, .. } = &self.tuning;
-        let settings = NeighbourSettings { k: neighbours.k, temperature: neighbours.temperature };
+        let Tuning { neighbours, ngram, hybrid, .. } = &self.tuning;
+        let (k, temperature) = match mode {
+            "hybrid" => (hybrid.k, hybrid.temperature),
+            _ => (neighbours.k, neighbours.temperature),
+        };
+        let settings = NeighbourSettings { k, temperature };
         let mixing = match mode {
             "parametric" => return None,
             "knn" => Some(Mixing::Neighbours { lambda: neighbours.lambda }),
             "ngram" => Some(Mixing::Ngram(*ngram)),
-            "hybrid" => Some(gated(gate)),
+            "hybrid" => Some(gated(&hybrid.gate)),
             _ => None,
         };
         let tokens = self.store.settings().passage_tokens;

@@ -100,11 +100,17 @@ fn main() -> Result<()> {
     let task =
         Task { store: &real, encoder: &encoder, access: &access(), texts: &held, most_tokens: args.tuning_tokens };
     let tuning = tune(&task, &|_, _| {}, &AtomicBool::new(false))?;
-    println!("tuned: k {}, τ {:.2}", tuning.neighbours.k, tuning.neighbours.temperature);
+    println!("tuned: knn k {}, hybrid k {}", tuning.neighbours.k, tuning.hybrid.k);
     if let Some(found) = tuning.evaluation {
         println!(
-            "perplexity of {} tokens: model {:.2}, knn {:.2}, ngram {:.2}, hybrid {:.2}",
-            found.tokens, found.model, found.neighbours, found.ngram, found.hybrid
+            "perplexity of {} tokens: model {:.2}, knn {:.2}, ngram {:.2}, hybrid {:.2}, which asks neighbours for {:.0} % of \
+             the tokens",
+            found.tokens,
+            found.model,
+            found.neighbours,
+            found.ngram,
+            found.hybrid,
+            100.0 * found.searched
         );
     }
     for model in &args.models {
@@ -213,17 +219,18 @@ fn measure(
     let view = store.view(&access(), &[]);
     let info = store.info();
     println!("\n{name}, store of {} tokens in {} segments, {} at a time", info.tokens, info.segments, args.batch);
-    let settings = NeighbourSettings { k: tuning.neighbours.k, temperature: tuning.neighbours.temperature };
-    let retrieval = |mixing: Mixing| Retrieval {
-        view: view.clone(),
-        mixing: Some((mixing, settings)),
-        passages: None,
-        recorded: true,
+    let retrieval = |mixing: Mixing| {
+        let (k, temperature) = match mixing {
+            Mixing::Gated(_) => (tuning.hybrid.k, tuning.hybrid.temperature),
+            _ => (tuning.neighbours.k, tuning.neighbours.temperature),
+        };
+        let mixing = Some((mixing, NeighbourSettings { k, temperature }));
+        Retrieval { view: view.clone(), mixing, passages: None, recorded: true }
     };
     let modes = [
         ("none", None),
-        ("hybrid", Some(retrieval(gated(&tuning.gate)))),
-        ("hybrid, untuned", Some(retrieval(gated(&Tuning::default().gate)))),
+        ("hybrid", Some(retrieval(gated(&tuning.hybrid.gate)))),
+        ("hybrid, untuned", Some(retrieval(gated(&Tuning::default().hybrid.gate)))),
         ("ngram", Some(retrieval(Mixing::Ngram(tuning.ngram)))),
         ("knn", Some(retrieval(Mixing::Neighbours { lambda: tuning.neighbours.lambda }))),
     ];
@@ -311,7 +318,7 @@ fn profile(model: &Arc<Checkpoint>, view: &View, held: &[String], tuning: &Tunin
     tokens.truncate(args.answer.min(model.context_length()));
     let keys = encoder.keys(&[&tokens])?;
     let (mut scratch, mut near) = (Scratch::default(), Vec::<Neighbour>::new());
-    for k in [tuning.neighbours.k, 16, 64, 256, 1024] {
+    for k in [tuning.hybrid.k, 16, 64, 256, 1024] {
         let mut times = Vec::new();
         for key in keys.chunks(encoder.dim()) {
             let started = Instant::now();

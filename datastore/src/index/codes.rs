@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
@@ -68,11 +69,25 @@ impl Quantizer {
         Quantizer { mean, rotation, scale }
     }
 
-    /// Centred, rotated and in steps, still as floats: `values` is `[dim]`.
-    fn transform(&self, values: &mut [f32]) {
+    /// Centred, rotated and in steps, still as floats: `values` is `[dim]`. Returns how far the rounding moves them: a
+    /// distance in steps.
+    fn transform(&self, values: &mut [f32]) -> f32 {
         values.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
         self.rotation.apply(values);
-        values.iter_mut().for_each(|x| *x = (*x * self.scale).round_ties_even().clamp(-127.0, 127.0));
+        let mut square = 0.0;
+        for x in values {
+            let whole = (*x * self.scale).round_ties_even().clamp(-127.0, 127.0);
+            square += (*x * self.scale - whole).powi(2);
+            *x = whole;
+        }
+        square.sqrt()
+    }
+
+    /// The distance between a row and its code, in steps; `values` is memory to work in.
+    pub fn error(&self, row: &[f16], values: &mut Vec<f32>) -> f32 {
+        values.resize(row.len(), 0.0);
+        row.convert_to_f32_slice(values);
+        self.transform(values)
     }
 
     /// The code of a row, of which `values` are the components on entry, and the sum of its squares.
@@ -100,11 +115,11 @@ impl Quantizer {
         );
     }
 
-    /// The code of a query.
-    pub fn query(&self, query: &[f32], into: &mut QueryCode) {
+    /// The code of a query. Returns the distance between the two, in steps.
+    pub fn query(&self, query: &[f32], into: &mut QueryCode) -> f32 {
         into.values.clear();
         into.values.extend_from_slice(query);
-        self.transform(&mut into.values);
+        let error = self.transform(&mut into.values);
         into.code.clear();
         into.code.resize(code_len(query.len()), 0);
         let (mut square, mut sum) = (0, 0);
@@ -114,6 +129,8 @@ impl Quantizer {
             sum += i32::from(*code);
         }
         into.base = square + 256 * sum;
+        into.length = (square as f32).sqrt();
+        error
     }
 }
 
@@ -121,6 +138,8 @@ impl Quantizer {
 #[derive(Default)]
 pub struct QueryCode {
     pub code: Vec<i8>,
+    /// In steps, from the mean.
+    pub length: f32,
     base: i32,
     values: Vec<f32>,
 }

@@ -1,9 +1,31 @@
-//! Every row is compared.
+//! Every row is compared: by its vector where there are few, else by its code first, of which it is known how far it is
+//! from the vector, and by the vector only where the code leaves doubt. Either way the nearest rows are found.
+//!
+//! `errors.f32`: the distance between each row and its code, in steps (`[rows]` f32). With e_x for the row, e_q for the query
+//! and D for the distance of the codes, the triangle inequality puts the distance of the vectors into D ± (e_x + e_q). The
+//! k-th smallest upper end is a distance that k rows keep to: what has its lower end beyond it is not among the nearest.
 
+use std::path::Path;
+
+use rayon::prelude::*;
+
+use super::IndexError;
+use super::codes::{Codes, Quantizer};
+use super::file::{FileReader, FileWriter};
+use super::graph::CodeArena;
 use super::scratch::Scratch;
-use super::top::float_key;
+use super::top::{Smallest, distance, float_key};
 use super::vectors::Vectors;
-use crate::kernels::{prefetch, squared_l2};
+use crate::kernels::{code_len, prefetch, scan_dots, squared_l2};
+
+const MAGIC: [u8; 8] = *b"SLMMERRS";
+pub const FILE: &str = "errors.f32";
+/// Up to this many rows the vectors alone are as fast.
+pub const FEW: usize = 2048;
+/// Rows that a thread compares at a time.
+const BLOCK: usize = 4096;
+/// What rotation and sums of 32-bit floats may be off by, as a share of the lengths involved.
+const ROUNDING: f32 = 1e-4;
 
 /// Offers every allowed row, with its exact distance, to `scratch.nearest`.
 pub fn search(vectors: &Vectors, query: &[f32], allowed: Option<&dyn Fn(u32) -> bool>, scratch: &mut Scratch) {
@@ -14,18 +36,101 @@ pub fn search(vectors: &Vectors, query: &[f32], allowed: Option<&dyn Fn(u32) -> 
     }
 }
 
+/// Writes how far each row is from its code.
+pub fn write_errors(dir: &Path, vectors: &Vectors, quantizer: &Quantizer) -> Result<(), IndexError> {
+    let mut file = FileWriter::create(&dir.join(FILE), MAGIC, [0; 3])?;
+    let rows = 0..vectors.len() as u32;
+    let errors: Vec<f32> =
+        rows.into_par_iter().map_init(Vec::new, |values, row| quantizer.error(vectors.row(row), values)).collect();
+    file.write(&errors)?;
+    file.finish(vectors.len())
+}
+
+/// The codes of all rows, with their errors.
+pub struct Bounds {
+    codes: Codes,
+    errors: FileReader,
+    place: usize,
+}
+
+impl Bounds {
+    pub fn open(dir: &Path, vectors: &Vectors) -> Result<Bounds, IndexError> {
+        let codes = Codes::open(dir, vectors)?;
+        let errors = FileReader::open(&dir.join(FILE), MAGIC)?;
+        let [place] = errors.sections([vectors.len().checked_mul(4)])?;
+        if errors.header.rows as usize != vectors.len() {
+            let reason = format!("it is of {} rows, the vectors are {}", errors.header.rows, vectors.len());
+            return Err(IndexError::damaged(errors.path(), reason));
+        }
+        Ok(Bounds { codes, errors, place })
+    }
+
+    /// As [`search`]: those `k` rows that are nearest are among what is offered.
+    pub fn search(
+        &self,
+        vectors: &Vectors,
+        query: &[f32],
+        k: usize,
+        allowed: Option<&dyn Fn(u32) -> bool>,
+        scratch: &mut Scratch,
+    ) {
+        let Scratch { query: code, nearest, candidates, distances, ids, .. } = scratch;
+        let error = self.codes.quantizer().query(query, code);
+        let CodeArena { codes, squares } = self.codes.arena();
+        let errors: &[f32] = self.errors.view(self.place, vectors.len());
+        let (len, code) = (code_len(vectors.dim()), &*code);
+        distances.resize(vectors.len(), 0.0);
+        distances.par_chunks_mut(BLOCK).enumerate().for_each_init(
+            || vec![0; BLOCK],
+            |dots, (block, distances)| {
+                let start = block * BLOCK;
+                let rows = start..start + distances.len();
+                let dots = &mut dots[..rows.len()];
+                scan_dots(&codes[rows.start * len..rows.end * len], &code.code, dots);
+                for ((distance, square), dot) in distances.iter_mut().zip(&squares[rows]).zip(dots) {
+                    *distance = (code.distance(*square, *dot) as f32).sqrt();
+                }
+            },
+        );
+        let is_allowed = |row: u32| allowed.is_none_or(|allowed| allowed(row));
+        candidates.start(k);
+        for (row, (d, e)) in (0_u32..).zip(distances.iter().zip(errors)) {
+            let upper = float_key(d + e, row);
+            if upper < candidates.limit() && is_allowed(row) {
+                candidates.push(upper);
+            }
+        }
+        let kept = candidates.finish();
+        // Where there are no more than are wanted, all of them are nearest.
+        let furthest = if kept.len() < k { f32::INFINITY } else { kept.iter().copied().max().map_or(0.0, distance) };
+        let rounding = ROUNDING * (2.0 * furthest + code.length);
+        let limit = furthest + 2.0 * error + rounding;
+        ids.clear();
+        ids.extend((0_u32..).zip(distances.iter().zip(errors)).filter_map(|(row, (d, e))| {
+            // A bound that is no number excludes nothing.
+            let beyond = d - e > limit;
+            (!beyond && is_allowed(row)).then_some(row)
+        }));
+        rescore_into(vectors, query, ids, nearest);
+    }
+}
+
 /// Rows ahead that are asked for.
 const AHEAD: usize = 8;
 
 /// Offers the rows in `scratch.ids`, with their exact distances, to `scratch.nearest`.
 pub fn rescore(vectors: &Vectors, query: &[f32], scratch: &mut Scratch) {
+    rescore_into(vectors, query, &scratch.ids, &mut scratch.nearest);
+}
+
+fn rescore_into(vectors: &Vectors, query: &[f32], ids: &[u32], nearest: &mut Smallest) {
     let (all, dim) = (vectors.all(), vectors.dim());
     let vector = |row: u32| &all[row as usize * dim..][..dim];
-    scratch.ids.iter().take(AHEAD).for_each(|&row| prefetch(vector(row)));
-    for (i, &row) in scratch.ids.iter().enumerate() {
-        if let Some(&ahead) = scratch.ids.get(i + AHEAD) {
+    ids.iter().take(AHEAD).for_each(|&row| prefetch(vector(row)));
+    for (i, &row) in ids.iter().enumerate() {
+        if let Some(&ahead) = ids.get(i + AHEAD) {
             prefetch(vector(ahead));
         }
-        scratch.nearest.push(float_key(squared_l2(query, vector(row)), row));
+        nearest.push(float_key(squared_l2(query, vector(row)), row));
     }
 }

@@ -73,7 +73,10 @@ pub fn build(
     vectors.check_finite()?;
     let kind = params.kind(vectors.len());
     let efforts = match kind {
-        IndexKind::Exact => Vec::new(),
+        IndexKind::Exact => {
+            build_exact(dir, &vectors, params, stop)?;
+            Vec::new()
+        }
         IndexKind::Inverted => build_inverted(dir, &vectors, params, progress, stop)?,
         IndexKind::Graph => build_graph(dir, &vectors, params, progress, stop)?,
     };
@@ -83,6 +86,15 @@ pub fn build(
     progress(vectors.len(), vectors.len());
     Description::new(kind, vectors.len(), vectors.dim(), params, efforts).write(dir)?;
     Ok(kind)
+}
+
+fn build_exact(dir: &Path, vectors: &Vectors, params: &IndexParams, stop: &AtomicBool) -> Result<(), IndexError> {
+    if vectors.len() <= exact::FEW {
+        return Ok(());
+    }
+    let quantizer = Quantizer::fit(vectors, params.seed);
+    codes::write(dir, vectors, &quantizer, params.seed, |i| i as u32, stop)?;
+    exact::write_errors(dir, vectors, &quantizer)
 }
 
 fn build_graph(
@@ -133,7 +145,7 @@ fn build_inverted(
 /// Takes the index files, not the vectors, out of a folder.
 fn remove_index(dir: &Path) -> Result<(), IndexError> {
     Description::remove(dir)?;
-    [codes::FILE, graph::FILE, inverted::FILE].iter().try_for_each(|file| remove_file(&dir.join(file)))
+    [codes::FILE, exact::FILE, graph::FILE, inverted::FILE].iter().try_for_each(|file| remove_file(&dir.join(file)))
 }
 
 /// Removes a file that need not be there.
@@ -156,9 +168,18 @@ struct Inner {
 
 /// The files of an index beside its vectors.
 enum Structure {
-    Exact,
-    Graph { codes: Codes, graph: Graph },
-    Inverted { codes: Codes, inverted: Inverted },
+    /// Without bounds where there are few rows.
+    Exact {
+        bounds: Option<exact::Bounds>,
+    },
+    Graph {
+        codes: Codes,
+        graph: Graph,
+    },
+    Inverted {
+        codes: Codes,
+        inverted: Inverted,
+    },
 }
 
 impl Structure {
@@ -166,7 +187,7 @@ impl Structure {
     fn least_effort(&self, k: usize) -> usize {
         match self {
             Structure::Graph { .. } => k,
-            Structure::Exact | Structure::Inverted { .. } => 1,
+            Structure::Exact { .. } | Structure::Inverted { .. } => 1,
         }
     }
 
@@ -174,7 +195,7 @@ impl Structure {
     fn most_effort(&self, rows: usize) -> usize {
         match self {
             Structure::Inverted { inverted, .. } => inverted.lists(),
-            Structure::Exact | Structure::Graph { .. } => rows,
+            Structure::Exact { .. } | Structure::Graph { .. } => rows,
         }
     }
 
@@ -188,7 +209,8 @@ impl Structure {
         scratch: &mut Scratch,
     ) {
         match self {
-            Structure::Exact => exact::search(vectors, query, allowed, scratch),
+            Structure::Exact { bounds: None } => exact::search(vectors, query, allowed, scratch),
+            Structure::Exact { bounds: Some(bounds) } => bounds.search(vectors, query, k, allowed, scratch),
             Structure::Graph { codes, graph } => {
                 codes.quantizer().query(query, &mut scratch.query);
                 graph.search(codes.arena(), effort.max(k), allowed, scratch);
@@ -231,7 +253,8 @@ impl VectorIndex {
             return Err(IndexError::damaged(dir, reason));
         }
         let structure = match description.kind {
-            IndexKind::Exact => Structure::Exact,
+            IndexKind::Exact if vectors.len() <= exact::FEW => Structure::Exact { bounds: None },
+            IndexKind::Exact => Structure::Exact { bounds: Some(exact::Bounds::open(dir, &vectors)?) },
             IndexKind::Inverted => {
                 vectors.advise_random();
                 let inverted = Inverted::open(dir, &vectors)?;

@@ -15,7 +15,7 @@ pub struct IndexParams {
     pub ef_construction: usize,
     /// Up to this many rows every search looks at all of them.
     pub exact_below: usize,
-    /// From this many rows on an inverted file stands in for the graph, which would take too long to build.
+    /// From this many rows on an inverted file stands in for the graph, which takes twenty times as long to build.
     pub inverted_above: usize,
     /// Seed of everything that is drawn: the rotation of codes, the order of insertion, the first centroids.
     pub seed: u64,
@@ -23,7 +23,7 @@ pub struct IndexParams {
 
 impl Default for IndexParams {
     fn default() -> Self {
-        IndexParams { m: 16, ef_construction: 200, exact_below: 50_000, inverted_above: 1_000_000, seed: 0 }
+        IndexParams { m: 16, ef_construction: 200, exact_below: 50_000, inverted_above: 250_000, seed: 0 }
     }
 }
 

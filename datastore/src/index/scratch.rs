@@ -24,4 +24,6 @@ pub struct Scratch {
     /// Rows whose distances are wanted together, and the products of their codes with the query's.
     pub ids: Vec<u32>,
     pub dots: Vec<i32>,
+    /// The distance of each row's code, in steps.
+    pub distances: Vec<f32>,
 }

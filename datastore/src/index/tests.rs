@@ -80,6 +80,63 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn codes_with_their_errors_lose_no_neighbour(
+        dim in 1_usize..80,
+        rows in exact::FEW + 1..exact::FEW + 3000,
+        k in 1_usize..300,
+        modulus in 1_u32..4,
+        outlier in 0_usize..4,
+        scale in prop::sample::select(vec![1e-3_f32, 1.0, 40.0]),
+        seed in any::<u64>(),
+    ) {
+        // Some rows lie far beyond what codes cover.
+        let mut vectors = clustered(rows, dim, 5, 0.3, seed);
+        vectors.iter_mut().for_each(|x| *x *= scale);
+        for row in 0..outlier {
+            vectors[row * 97 * dim] = 300.0 * scale;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let index = built(folder.path(), &vectors, dim, &IndexParams::default());
+        let allowed = |row: u32| row.is_multiple_of(modulus);
+        for (number, far) in [(1, 1.0), (2, 1.0), (3, 20.0)] {
+            let query: Vec<f32> = clustered(1, dim, 5, 0.3, seed ^ number).iter().map(|x| x * scale * far).collect();
+            let mut hits = Vec::new();
+            index.search(&query, k, None, Some(&allowed), &mut SearchScratch::default(), &mut hits).unwrap();
+            let mut all = Scratch::default();
+            all.nearest.start(k);
+            exact::search(&index.0.vectors, &query, Some(&allowed), &mut all);
+            let mut keys = all.nearest.finish().clone();
+            keys.sort_unstable();
+            let truth: Vec<Hit> =
+                keys.iter().map(|&key| Hit { row: top::row(key), distance: top::distance(key) }).collect();
+            prop_assert_eq!(hits, truth);
+        }
+    }
+}
+
+#[test]
+fn codes_leave_few_rows_to_compare() {
+    let (dim, rows) = (64, 8000);
+    let all = clustered(rows + 1, dim, 40, 0.3, 3);
+    let (vectors, query) = all.split_at(rows * dim);
+    let folder = tempfile::tempdir().unwrap();
+    let index = built(folder.path(), vectors, dim, &IndexParams::default());
+    let mut scratch = SearchScratch::default();
+    index.search(query, 10, None, None, &mut scratch, &mut Vec::new()).unwrap();
+    let compared = scratch.0.ids.len();
+    assert!((10..200).contains(&compared), "{compared} rows were compared");
+}
+
+#[test]
+fn damaged_files_of_an_exact_index_with_codes() {
+    let folder = tempfile::tempdir().unwrap();
+    built(folder.path(), &clustered(exact::FEW + 1, 8, 5, 0.3, 1), 8, &IndexParams::default());
+    damage(folder.path(), 8);
+}
+
 #[test]
 fn rows_come_back_as_16_bit_floats() {
     let folder = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 pub use cursor::ViewCursor;
@@ -23,9 +24,14 @@ use crate::store::Inner;
 use crate::suffix::DEFAULT_LIMIT;
 use part::Part;
 
-/// Memory that searches use again; one for each thread.
+/// Memory that searches use again; one for each sequence.
 #[derive(Default)]
 pub struct Scratch {
+    segments: Vec<SegmentScratch>,
+}
+
+#[derive(Default)]
+struct SegmentScratch {
     search: SearchScratch,
     hits: Vec<Hit>,
 }
@@ -137,8 +143,8 @@ impl View {
         out: &mut Vec<Neighbour>,
     ) {
         out.clear();
-        let Scratch { search, hits } = scratch;
-        for (number, part) in (0..).zip(self.parts.iter()) {
+        scratch.segments.resize_with(self.parts.len(), SegmentScratch::default);
+        let search = |(part, SegmentScratch { search, hits }): (&Part, &mut SegmentScratch)| {
             let segment = part.segment();
             // A document that is removed during the search is noticed here, and the search made again without it.
             loop {
@@ -151,7 +157,11 @@ impl View {
                     break;
                 }
             }
-            out.extend(hits.iter().filter_map(|hit| {
+        };
+        self.parts.par_iter().zip(&mut scratch.segments).for_each(search);
+        for (number, (part, found)) in (0..).zip(self.parts.iter().zip(&scratch.segments)) {
+            let segment = part.segment();
+            out.extend(found.hits.iter().filter_map(|hit| {
                 let document = segment.document_of(hit.row);
                 let position = hit.row - segment.range(document)?.start;
                 let token = *segment.tokens().get(hit.row as usize)?;

@@ -300,8 +300,12 @@ fn ways(fields: Fields, tuning: &Tuning, app: &App) -> Result<Ways, ApiError> {
             return Err(refusal(&format!("retrieval.{name}"), why));
         }
     }
-    let k = within("k", k.unwrap_or(tuning.neighbours.k), MAX_K)?;
-    let temperature = temperature.unwrap_or(tuning.neighbours.temperature);
+    let suits = match mode {
+        Mode::Hybrid => (tuning.hybrid.k, tuning.hybrid.temperature),
+        _ => (tuning.neighbours.k, tuning.neighbours.temperature),
+    };
+    let k = within("k", k.unwrap_or(suits.0), MAX_K)?;
+    let temperature = temperature.unwrap_or(suits.1);
     if !(temperature > 0.0 && temperature.is_finite()) {
         return Err(refusal("retrieval.temperature", &format!("must be a number above 0, found {temperature}")));
     }
@@ -315,7 +319,7 @@ fn ways(fields: Fields, tuning: &Tuning, app: &App) -> Result<Ways, ApiError> {
             let asked = lambda.map(|lambda| NgramTuning { sparse: lambda, dense: lambda });
             Some(Mixing::Ngram(asked.unwrap_or(tuning.ngram)))
         }
-        Mode::Hybrid => Some(gated(&tuning.gate)),
+        Mode::Hybrid => Some(gated(&tuning.hybrid.gate)),
     };
     let passages = match in_context {
         false => None,

@@ -4,7 +4,8 @@
 //! the distance of what was retrieved). Here the weights of a mixture (Jelinek and Mercer 1980) depend on a bucket of
 //! signals: how long a context the n-gram index matched and whether it always went on alike, how sure the neighbours are,
 //! and how sure the model is. The weights are those that make held-out text most probable, found by expectation
-//! maximisation, with the more general buckets as the prior of the special ones.
+//! maximisation, with the more general buckets as the prior of the special ones. Where neighbours gain next to nothing by what
+//! is known before they are asked, they are not asked (adaptive retrieval: He et al. 2021, section 4.1).
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ const PRIOR: f64 = 24.0;
 const ROUNDS: usize = 40;
 /// A source with less than this need not be asked.
 const NEGLIGIBLE: f32 = 0.01;
+/// What may be lost by not asking neighbours, in nats for each token of the text.
+const TOLERANCE: f64 = 0.005;
 
 /// The shares of the neighbours and of the n-gram index in the next token's probability; the model has the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,7 +72,12 @@ impl Signals {
         (self.match_class() * NEIGHBOUR_CLASSES + self.neighbour_class()) * MODEL_CLASSES + model
     }
 
-    /// What is left of the signals when only the model and the match are looked at.
+    /// The class of what is known before neighbours are asked.
+    fn known_class(&self) -> usize {
+        self.match_class() * MODEL_CLASSES + self.bucket() % MODEL_CLASSES
+    }
+
+    /// What is left of a bucket when the model is not looked at.
     fn without_model(bucket: usize) -> usize {
         bucket / MODEL_CLASSES
     }
@@ -91,6 +99,14 @@ pub struct Observation {
     pub signals: Signals,
     /// The token's probability under the model, the neighbours and the n-gram index.
     pub probabilities: [f32; 3],
+}
+
+impl Observation {
+    /// As if neighbours had not been asked.
+    pub fn without_neighbours(&self) -> Observation {
+        let [model, _, ngram] = self.probabilities;
+        Observation { signals: Signals { neighbours: None, ..self.signals }, probabilities: [model, 0.0, ngram] }
+    }
 }
 
 impl Default for Gate {
@@ -164,8 +180,52 @@ impl Gate {
     }
 
     /// The gate under which the observations are most probable. Buckets with few of them stay near the weights of more
-    /// general ones: the same match and neighbours whatever the model says, the same match, all together.
+    /// general ones: the same match and neighbours whatever the model says, the same match, all together. Neighbours are not
+    /// asked where they gain least, as long as all that is lost so stays below a tolerance.
     pub fn fit(observations: &[Observation]) -> Gate {
+        let mut gate = Gate::asking_always(observations);
+        let alone: Vec<Observation> = observations.iter().map(Observation::without_neighbours).collect();
+        // What is done where no neighbours are found is what is done where none are asked.
+        let without = Gate::asking_always(&alone);
+        let mut gains = [(0.0, 0_usize); MATCH_CLASSES * MODEL_CLASSES];
+        for (observation, alone) in observations.iter().zip(&alone) {
+            let (gain, count) = &mut gains[alone.signals.known_class()];
+            *gain += f64::from(gate.probability(observation).max(f32::MIN_POSITIVE)).ln()
+                - f64::from(without.probability(alone).max(f32::MIN_POSITIVE)).ln();
+            *count += 1;
+        }
+        let mut classes: Vec<usize> = (0..gains.len()).collect();
+        let each = |class: &usize| gains[*class].0 / gains[*class].1.max(1) as f64;
+        classes.sort_by(|a, b| each(a).total_cmp(&each(b)));
+        let mut room = TOLERANCE * observations.len() as f64;
+        for class in classes {
+            let (gain, count) = gains[class];
+            // Of what was never seen, the more general weights decide.
+            let unasked = count > 0 && gain <= room;
+            room -= if unasked { gain.max(0.0) } else { 0.0 };
+            let bucket = |neighbours: usize| {
+                let (matched, model) = (class / MODEL_CLASSES, class % MODEL_CLASSES);
+                (matched * NEIGHBOUR_CLASSES + neighbours) * MODEL_CLASSES + model
+            };
+            let end = if unasked { NEIGHBOUR_CLASSES } else { 1 };
+            (0..end).for_each(|neighbours| gate.0[bucket(neighbours)] = without.0[bucket(0)]);
+        }
+        gate
+    }
+
+    /// The probability of an observed token.
+    pub fn probability(&self, Observation { signals, probabilities: [model, neighbours, ngram] }: &Observation) -> f32 {
+        let weights = self.weights(signals);
+        (1.0 - weights.neighbours - weights.ngram) * model + weights.neighbours * neighbours + weights.ngram * ngram
+    }
+
+    /// What is known of a token when neighbours are asked as this gate wants them.
+    pub fn asked(&self, observation: &Observation) -> Observation {
+        let alone = observation.without_neighbours();
+        if self.wants_neighbours(&alone.signals) { *observation } else { alone }
+    }
+
+    fn asking_always(observations: &[Observation]) -> Gate {
         let all = Mixture::fit(observations.iter(), &Mixture::EVEN);
         let by_match = group(observations, MATCH_CLASSES, |o| o.signals.match_class(), |_| all);
         let by_sources = group(
@@ -292,6 +352,25 @@ mod tests {
             (gate.weights(&unseen).ngram - 0.72).abs() < 0.1,
             "the more general buckets speak where nothing was seen"
         );
+    }
+
+    #[test]
+    fn neighbours_are_asked_only_where_they_gain() {
+        // After long matches the n-gram index is right, and the neighbours say the same; elsewhere only they know.
+        let long = Signals { matched: 20, sparse: true, neighbours: Some(0.95), model: 0.1 };
+        let none = Signals { neighbours: Some(0.95), model: 0.1, ..Signals::default() };
+        let mut observations = Vec::new();
+        for i in 0..2000 {
+            observations.push(Observation { signals: long, probabilities: [0.1, 0.98, 1.0] });
+            let right = f32::from(u8::from(i % 2 == 0));
+            observations.push(Observation { signals: none, probabilities: [0.1, right, 0.0] });
+        }
+        let gate = Gate::fit(&observations);
+        let asks = |signals: Signals| gate.wants_neighbours(&Signals { neighbours: None, ..signals });
+        assert!(!asks(long) && asks(none));
+        let alone = Observation { signals: long, probabilities: [0.1, 0.98, 1.0] };
+        assert_eq!(gate.asked(&alone).signals.neighbours, None);
+        assert!(gate.probability(&gate.asked(&alone)) > 0.98);
     }
 
     #[test]

@@ -26,4 +26,4 @@ pub use passages::Ranking;
 pub use request::{PassageSettings, Retrieval, gated};
 pub use stores::{Attached, Stores, StoresError, open as open_store, settings as store_settings};
 pub use tune::{Task, TuneError, tune};
-pub use tuning::{NgramTuning, Tuning, Tunings};
+pub use tuning::{Evaluation, NgramTuning, Tuning, Tunings};

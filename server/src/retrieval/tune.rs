@@ -15,10 +15,13 @@ use safelmm_model::{GenerateError, Generation, GenerationRequest, Work, step};
 use super::encoder::ModelEncoder;
 use super::gate::{Gate, Observation, Signals, fit_lambda};
 use super::interpolation::{MAX_CONTEXT, is_sparse, neighbour_weights};
-use super::tuning::{Evaluation, NeighbourTuning, NgramTuning, Tuning};
+use super::tuning::{Evaluation, HybridTuning, NeighbourTuning, NgramTuning, Tuning};
 
 /// Numbers of neighbours that are tried (kNN-LM, figure 5, finds 1024 the best of those it tries).
 const KS: [usize; 4] = [16, 64, 256, 1024];
+/// More neighbours take more time: of the numbers tried it is the least under which the text is at most this many times as
+/// perplexing as under the best.
+const TOLERANCE: f64 = 1.01;
 /// Temperatures that are tried, as multiples of the mean squared distance of the nearest neighbour.
 const TEMPERATURES: [f32; 8] = [0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
 /// The most tokens of one document.
@@ -268,49 +271,92 @@ fn mix(lambda: f32, model: f32, own: f32) -> f32 {
     (1.0 - lambda) * model + lambda * own
 }
 
+/// What was seen of each token, with its half of the documents.
+type Folded = Vec<(bool, Observation)>;
+
 fn fit(seen: &[Seen]) -> Tuning {
-    let neighbours = best_neighbours(seen);
-    let NeighbourTuning { k, temperature, .. } = neighbours;
-    let near = self::neighbours(seen, k, temperature);
-    let all: Vec<(&Seen, Observation)> =
-        seen.iter().zip(&near).map(|(seen, near)| (seen, observation(seen, *near))).collect();
-    let fold = |fold: bool| all.iter().filter(move |(seen, _)| seen.fold == fold);
-    let observations = |fold: bool| self::observations(fold_of(&all, fold));
+    let nearest: Vec<f32> = seen.iter().filter_map(|seen| Some(seen.near.first()?.0)).collect();
+    let mean = nearest.iter().sum::<f32>() / nearest.len().max(1) as f32;
+    let scale = if mean > 0.0 { mean } else { 1.0 };
     // What the figures say is measured on documents that the weights were not found on.
-    let crossed = |by: &dyn Fn(bool) -> Vec<f32>| perplexity(by(false).into_iter().chain(by(true)));
-    let hybrid = crossed(&|half| {
-        let gate = Gate::fit(&observations(!half));
-        fold(half).map(|(_, observation)| gated(&gate, observation)).collect()
+    let halves = |all: &Folded, by: &dyn Fn(&[Observation], &[Observation]) -> Vec<f32>| {
+        let half = |fold: bool| all.iter().filter(|seen| seen.0 == fold).map(|seen| seen.1).collect::<Vec<_>>();
+        let (first, second) = (half(false), half(true));
+        perplexity(by(&second, &first).into_iter().chain(by(&first, &second)))
+    };
+    let tried: Vec<Tried> = KS
+        .into_par_iter()
+        .flat_map(|k| TEMPERATURES.into_par_iter().map(move |factor| (k, factor * scale)))
+        .map(|(k, temperature)| {
+            let near = neighbours(seen, k, temperature);
+            let all: Folded = seen.iter().zip(near).map(|(seen, near)| (seen.fold, observation(seen, near))).collect();
+            let neighbours = halves(&all, &|known, unknown| {
+                let lambda = fit_lambda(pairs(known, 1));
+                pairs(unknown, 1).map(|(model, own)| mix(lambda, model, own)).collect()
+            });
+            let hybrid = halves(&all, &|known, unknown| {
+                let gate = Gate::fit(known);
+                unknown.iter().map(|o| gate.probability(&gate.asked(o))).collect()
+            });
+            Tried { k, temperature, neighbours, hybrid }
+        })
+        .collect();
+    let knn = least(&tried, |tried| tried.neighbours);
+    let hybrid = least(&tried, |tried| tried.hybrid);
+    let observations = |tried: &Tried| -> Folded {
+        let near = neighbours(seen, tried.k, tried.temperature);
+        seen.iter().zip(near).map(|(seen, near)| (seen.fold, observation(seen, near))).collect()
+    };
+    let (by_knn, by_hybrid) = (unfolded(&observations(knn)), observations(hybrid));
+    let ngram = halves(&by_hybrid, &|known, unknown| {
+        let weights = best_ngram(known.iter());
+        unknown.iter().map(|o| mix(ngram_weight(&weights, o), o.probabilities[0], o.probabilities[2])).collect()
     });
-    let ngram = crossed(&|half| {
-        let weights = best_ngram(fold(!half).map(|(_, o)| o));
-        fold(half).map(|(_, o)| mix(ngram_weight(&weights, o), o.probabilities[0], o.probabilities[2])).collect()
-    });
-    let knn = crossed(&|half| {
-        let lambda = fit_lambda(fold(!half).map(|(_, o)| (o.probabilities[0], o.probabilities[1])));
-        fold(half).map(|(_, o)| mix(lambda, o.probabilities[0], o.probabilities[1])).collect()
-    });
+    let by_hybrid = unfolded(&by_hybrid);
+    let gate = Gate::fit(&by_hybrid);
+    let searched = by_hybrid.iter().filter(|o| gate.wants_neighbours(&o.without_neighbours().signals)).count();
     let evaluation = Evaluation {
         tokens: seen.len(),
         model: perplexity(seen.iter().map(|seen| seen.model.0)),
-        neighbours: knn,
+        neighbours: knn.neighbours,
         ngram,
-        hybrid,
+        hybrid: hybrid.hybrid,
+        searched: searched as f64 / seen.len().max(1) as f64,
     };
+    let lambda = fit_lambda(pairs(&by_knn, 1));
     Tuning {
-        neighbours,
-        ngram: best_ngram(all.iter().map(|(_, observation)| observation)),
-        gate: Gate::fit(&self::observations(all.iter())),
+        neighbours: NeighbourTuning { k: knn.k, lambda, temperature: knn.temperature },
+        ngram: best_ngram(by_hybrid.iter()),
+        hybrid: HybridTuning { k: hybrid.k, temperature: hybrid.temperature, gate },
         evaluation: Some(evaluation),
     }
 }
 
-fn fold_of<'a>(all: &'a [(&'a Seen, Observation)], fold: bool) -> impl Iterator<Item = &'a (&'a Seen, Observation)> {
-    all.iter().filter(move |(seen, _)| seen.fold == fold)
+/// How well some neighbours at some temperature did.
+struct Tried {
+    k: usize,
+    temperature: f32,
+    /// Perplexity with them alone.
+    neighbours: f64,
+    /// Perplexity with n-grams too.
+    hybrid: f64,
 }
 
-fn observations<'a>(all: impl Iterator<Item = &'a (&'a Seen, Observation)>) -> Vec<Observation> {
-    all.map(|(_, observation)| *observation).collect()
+/// The fewest neighbours that do about as well as the best, at the temperature that suits them.
+fn least(tried: &[Tried], of: impl Fn(&Tried) -> f64) -> &Tried {
+    let best = tried.iter().map(&of).fold(f64::INFINITY, f64::min);
+    let enough = tried.iter().filter(|tried| of(tried) <= best * TOLERANCE);
+    let fewest = enough.min_by(|a, b| a.k.cmp(&b.k).then(of(a).total_cmp(&of(b))));
+    fewest.unwrap_or(&tried[0])
+}
+
+fn unfolded(all: &Folded) -> Vec<Observation> {
+    all.iter().map(|(_, observation)| *observation).collect()
+}
+
+/// The model's probability of each token, with that of a source.
+fn pairs(observations: &[Observation], source: usize) -> impl Iterator<Item = (f32, f32)> + Clone {
+    observations.iter().map(move |o| (o.probabilities[0], o.probabilities[source]))
 }
 
 fn observation(seen: &Seen, (own, greatest): (f32, f32)) -> Observation {
@@ -318,33 +364,6 @@ fn observation(seen: &Seen, (own, greatest): (f32, f32)) -> Observation {
     let neighbours = (!seen.near.is_empty()).then_some(greatest);
     let signals = Signals { matched, sparse, neighbours, model: seen.model.1 };
     Observation { signals, probabilities: [seen.model.0, own, share] }
-}
-
-fn gated(gate: &Gate, Observation { signals, probabilities: [model, neighbours, ngram] }: &Observation) -> f32 {
-    let weights = gate.weights(signals);
-    let kept = 1.0 - weights.neighbours - weights.ngram;
-    kept * model + weights.neighbours * neighbours + weights.ngram * ngram
-}
-
-/// The neighbours' parameters under which the tokens are most probable.
-fn best_neighbours(seen: &[Seen]) -> NeighbourTuning {
-    let nearest: Vec<f32> = seen.iter().filter_map(|seen| Some(seen.near.first()?.0)).collect();
-    let mean = nearest.iter().sum::<f32>() / nearest.len().max(1) as f32;
-    let scale = if mean > 0.0 { mean } else { 1.0 };
-    let mut best = (f64::INFINITY, Tuning::default().neighbours);
-    for k in KS {
-        for temperature in TEMPERATURES.map(|factor| factor * scale) {
-            let near = neighbours(seen, k, temperature);
-            let pairs = seen.iter().zip(&near).map(|(seen, near)| (seen.model.0, near.0));
-            let lambda = fit_lambda(pairs.clone());
-            let found = perplexity(pairs.map(|(model, own)| mix(lambda, model, own)));
-            // More neighbours cost more: they must earn it.
-            if found < best.0 * 0.999 {
-                best = (found, NeighbourTuning { k, lambda, temperature });
-            }
-        }
-    }
-    best.1
 }
 
 fn best_ngram<'a>(observations: impl Iterator<Item = &'a Observation> + Clone) -> NgramTuning {

@@ -31,6 +31,18 @@ pub struct NgramTuning {
     pub dense: f32,
 }
 
+/// Neighbours and n-grams together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HybridTuning {
+    /// How many neighbours are asked, where they are asked.
+    pub k: usize,
+    /// Divides their squared distances.
+    pub temperature: f32,
+    /// The weights, and whether neighbours are asked at all.
+    pub gate: Gate,
+}
+
 /// Perplexities for each token of the text that the parameters were found on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,18 +57,20 @@ pub struct Evaluation {
     pub ngram: f64,
     /// With both, by the gate.
     pub hybrid: f64,
+    /// The share of tokens for which the gate asks the neighbours.
+    pub searched: f64,
 }
 
 /// The parameters of one store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tuning {
-    /// The neighbours.
+    /// The neighbours alone.
     pub neighbours: NeighbourTuning,
-    /// The n-gram index.
+    /// The n-gram index alone.
     pub ngram: NgramTuning,
     /// Both together.
-    pub gate: Gate,
+    pub hybrid: HybridTuning,
     /// How well they did; none for the defaults.
     #[serde(default)]
     pub evaluation: Option<Evaluation>,
@@ -69,7 +83,7 @@ impl Default for Tuning {
         Tuning {
             neighbours: NeighbourTuning { k: 1024, lambda: 0.25, temperature: 10.0 },
             ngram: NgramTuning { sparse: 0.3, dense: 0.2 },
-            gate: Gate::default(),
+            hybrid: HybridTuning { k: 64, temperature: 10.0, gate: Gate::default() },
             evaluation: None,
         }
     }

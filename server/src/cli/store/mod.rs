@@ -25,8 +25,8 @@ pub use args::{
 use super::load::load;
 use super::log::say;
 use crate::retrieval::{
-    Attached, ModelEncoder, StoresError, Task, Text, TuneError, Tuning, Tunings, open_store, store_settings, tune,
-    verbatim,
+    Attached, Evaluation, ModelEncoder, StoresError, Task, Text, TuneError, Tuning, Tunings, open_store,
+    store_settings, tune, verbatim,
 };
 use progress::Progress;
 
@@ -394,15 +394,16 @@ fn name(declared: Use) -> &'static str {
 }
 
 fn described(tuning: &Tuning) -> String {
-    let (near, ngram) = (&tuning.neighbours, &tuning.ngram);
+    let Tuning { neighbours: near, ngram, hybrid, evaluation } = tuning;
     let mut text = format!(
-        "k {}, lambda {:.3}, temperature {:.3}; n-grams {:.3} sparse, {:.3} dense",
-        near.k, near.lambda, near.temperature, ngram.sparse, ngram.dense
+        "knn: k {}, lambda {:.3}, temperature {:.3}; ngram: lambda {:.3} sparse, {:.3} dense; hybrid: k {}, temperature {:.3}",
+        near.k, near.lambda, near.temperature, ngram.sparse, ngram.dense, hybrid.k, hybrid.temperature
     );
-    if let Some(evaluation) = &tuning.evaluation {
+    if let Some(Evaluation { tokens, model, neighbours, ngram, hybrid, searched }) = evaluation {
         text += &format!(
-            "; perplexity of {} tokens: model {:.2}, neighbours {:.2}, n-grams {:.2}, hybrid {:.2}",
-            evaluation.tokens, evaluation.model, evaluation.neighbours, evaluation.ngram, evaluation.hybrid
+            "; perplexity of {tokens} tokens: model {model:.2}, knn {neighbours:.2}, ngram {ngram:.2}, hybrid {hybrid:.2}, \
+             which asks neighbours for {:.0} % of the tokens",
+            100.0 * searched
         );
     }
     text

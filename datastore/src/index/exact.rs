@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::IndexError;
 use super::codes::{Codes, Quantizer};
 use super::file::{FileReader, FileWriter};
-use super::graph::CodeArena;
+use super::graph::{Allowed, CodeArena};
 use super::scratch::Scratch;
 use super::top::{Smallest, distance, float_key};
 use super::vectors::Vectors;
@@ -28,7 +28,7 @@ const BLOCK: usize = 4096;
 const ROUNDING: f32 = 1e-4;
 
 /// Offers every allowed row, with its exact distance, to `scratch.nearest`.
-pub fn search(vectors: &Vectors, query: &[f32], allowed: Option<&dyn Fn(u32) -> bool>, scratch: &mut Scratch) {
+pub fn search(vectors: &Vectors, query: &[f32], allowed: Allowed<'_>, scratch: &mut Scratch) {
     for (row, vector) in (0_u32..).zip(vectors.all().chunks_exact(vectors.dim())) {
         if allowed.is_none_or(|allowed| allowed(row)) {
             scratch.nearest.push(float_key(squared_l2(query, vector), row));
@@ -66,14 +66,7 @@ impl Bounds {
     }
 
     /// As [`search`]: those `k` rows that are nearest are among what is offered.
-    pub fn search(
-        &self,
-        vectors: &Vectors,
-        query: &[f32],
-        k: usize,
-        allowed: Option<&dyn Fn(u32) -> bool>,
-        scratch: &mut Scratch,
-    ) {
+    pub fn search(&self, vectors: &Vectors, query: &[f32], k: usize, allowed: Allowed<'_>, scratch: &mut Scratch) {
         let Scratch { query: code, nearest, candidates, distances, ids, .. } = scratch;
         let error = self.codes.quantizer().query(query, code);
         let CodeArena { codes, squares } = self.codes.arena();

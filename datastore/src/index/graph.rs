@@ -26,7 +26,7 @@ pub struct CodeArena<'a> {
 }
 
 /// Which rows may be taken as results.
-pub type Allowed<'a> = Option<&'a dyn Fn(u32) -> bool>;
+pub type Allowed<'a> = Option<&'a (dyn Fn(u32) -> bool + Sync)>;
 
 /// Searches the lowest layer from `entries` on (Malkov and Yashunin 2018, algorithm 2), for the query in `scratch`. What is
 /// found is left in `scratch.beam`.

@@ -4,19 +4,20 @@
 //! list begins (`[lists + 1]` u32), and the row of each place (`[rows]` u32). `codes.u8` is in the order of places.
 //! Jégou et al. 2011, section IV, with codes of whole vectors, not of residuals: 8 bits a component lose little of either.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
 use super::IndexError;
-use super::codes::{Codes, Quantizer};
+use super::codes::{Codes, Quantizer, QueryCode};
 use super::file::{FileReader, FileWriter};
 use super::graph::{Allowed, CodeArena};
 use super::kmeans::Centroids;
 use super::random::Random;
 use super::scratch::Scratch;
-use super::top::{key, row};
+use super::top::{Smallest, key, row};
 use super::vectors::Vectors;
 use crate::kernels::{code_len, scan_dots};
 
@@ -28,6 +29,10 @@ const SAMPLE: usize = 32;
 const BATCH: usize = 1 << 16;
 /// Rows scanned at a time, whose products stay in the nearest cache.
 const SCAN: usize = 512;
+/// Centroids that a thread compares at a time.
+const CENTROIDS: usize = 2048;
+/// From this many rows on the lists are shared out among threads.
+const MANY: usize = 4096;
 
 /// Lists for a number of rows: a power of two near 4·√rows, and at least 39 rows a list on average.
 pub fn lists_for(rows: usize) -> usize {
@@ -130,10 +135,9 @@ impl Inverted {
         let centroids: &[u8] = self.file.view(self.places[0], self.lists * self.len);
         let squares: &[i32] = self.file.view(self.places[1], self.lists);
         let starts: &[u32] = self.file.view(self.places[2], self.lists + 1);
-        let rows: &[u32] = self.file.view(self.places[3], self.rows);
-        let arena = codes.arena();
         dots.resize(self.lists, 0);
-        scan_dots(centroids, &query.code, dots);
+        let parts = centroids.par_chunks(CENTROIDS * self.len).zip(dots.par_chunks_mut(CENTROIDS));
+        parts.for_each(|(centroids, dots)| scan_dots(centroids, &query.code, dots));
         lists.clear();
         lists.extend((0..).zip(squares.iter().zip(&*dots)).map(|(i, (&s, &dot))| key(query.distance(s, dot), i)));
         let nprobe = nprobe.min(self.lists);
@@ -141,36 +145,64 @@ impl Inverted {
             lists.select_nth_unstable(nprobe);
         }
         lists[..nprobe].sort_unstable();
+        let places = |list: &u64| starts[row(*list) as usize] as usize..starts[row(*list) as usize + 1] as usize;
+        let rows: usize = lists[..nprobe].iter().map(|list| places(list).len()).sum();
         candidates.start(keep);
-        for at in 0..self.lists {
-            if at == nprobe {
+        let scan = |lists: &[u64], found: &mut Smallest, dots: &mut Vec<i32>| {
+            lists.iter().for_each(|list| self.scan(codes.arena(), query, places(list), allowed, found, dots));
+        };
+        // The smallest of all are the smallest of those of each part, whatever the parts.
+        let part = nprobe.div_ceil(rayon::current_num_threads()).max(1);
+        if rows < MANY || part >= nprobe {
+            scan(&lists[..nprobe], candidates, dots);
+        } else {
+            let parts = lists[..nprobe].par_chunks(part).map(|lists| {
+                let (mut found, mut dots) = (Smallest::default(), Vec::new());
+                found.start(keep);
+                scan(lists, &mut found, &mut dots);
+                found
+            });
+            let parts: Vec<Smallest> = parts.collect();
+            parts.into_iter().for_each(|mut part| part.finish().iter().for_each(|&key| candidates.push(key)));
+        }
+        if candidates.len() < keep {
+            lists[nprobe..].sort_unstable();
+            for list in &lists[nprobe..] {
+                scan(std::slice::from_ref(list), candidates, dots);
                 if candidates.len() >= keep {
                     break;
-                }
-                lists[nprobe..].sort_unstable();
-            } else if at > nprobe && candidates.len() >= keep {
-                break;
-            }
-            let list = row(lists[at]) as usize;
-            let range = starts[list] as usize..starts[list + 1] as usize;
-            for start in range.clone().step_by(SCAN) {
-                let end = (start + SCAN).min(range.end);
-                dots.resize(end - start, 0);
-                let CodeArena { codes, squares } = arena;
-                scan_dots(&codes[start * self.len..end * self.len], &query.code, dots);
-                let distances = squares[start..end].iter().zip(&*dots).map(|(&s, &dot)| query.distance(s, dot));
-                for (distance, &row) in distances.zip(&rows[start..end]) {
-                    // Ties go by row, as everywhere.
-                    let candidate = key(distance, row);
-                    let worthwhile = candidate < candidates.limit() && (row as usize) < self.rows;
-                    if worthwhile && allowed.is_none_or(|allowed| allowed(row)) {
-                        candidates.push(candidate);
-                    }
                 }
             }
         }
         ids.clear();
         ids.extend(candidates.finish().iter().map(|&key| row(key)));
+    }
+
+    /// Offers the rows at some places.
+    fn scan(
+        &self,
+        CodeArena { codes, squares }: CodeArena<'_>,
+        query: &QueryCode,
+        places: Range<usize>,
+        allowed: Allowed<'_>,
+        found: &mut Smallest,
+        dots: &mut Vec<i32>,
+    ) {
+        let rows: &[u32] = self.file.view(self.places[3], self.rows);
+        for start in places.clone().step_by(SCAN) {
+            let end = (start + SCAN).min(places.end);
+            dots.resize(end - start, 0);
+            scan_dots(&codes[start * self.len..end * self.len], &query.code, dots);
+            let distances = squares[start..end].iter().zip(&*dots).map(|(&s, &dot)| query.distance(s, dot));
+            for (distance, &row) in distances.zip(&rows[start..end]) {
+                // Ties go by row, as everywhere.
+                let candidate = key(distance, row);
+                let worthwhile = candidate < found.limit() && (row as usize) < self.rows;
+                if worthwhile && allowed.is_none_or(|allowed| allowed(row)) {
+                    found.push(candidate);
+                }
+            }
+        }
     }
 }
 

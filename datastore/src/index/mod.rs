@@ -34,7 +34,7 @@ pub use self::vectors::VectorWriter;
 
 use self::codes::{Codes, Quantizer};
 use self::description::{Description, Effort};
-use self::graph::Graph;
+use self::graph::{Allowed, Graph};
 use self::inverted::Inverted;
 use self::refine::Lowest;
 use self::scratch::Scratch;
@@ -205,7 +205,7 @@ impl Structure {
         vectors: &Vectors,
         query: &[f32],
         (k, effort): (usize, usize),
-        allowed: Option<&dyn Fn(u32) -> bool>,
+        allowed: Allowed<'_>,
         scratch: &mut Scratch,
     ) {
         match self {
@@ -312,7 +312,7 @@ impl VectorIndex {
         query: &[f32],
         k: usize,
         effort: Option<usize>,
-        allowed: Option<&dyn Fn(u32) -> bool>,
+        allowed: Allowed<'_>,
         scratch: &mut SearchScratch,
         out: &mut Vec<Hit>,
     ) -> Result<(), IndexError> {

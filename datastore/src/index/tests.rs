@@ -39,7 +39,13 @@ fn built(dir: &Path, rows: &[f32], dim: usize, params: &IndexParams) -> VectorIn
 }
 
 /// The truth: f64 distances of the rows as they are stored, sorted by distance, then row.
-fn brute_force(rows: &[f32], dim: usize, query: &[f32], k: usize, allowed: &dyn Fn(u32) -> bool) -> Vec<(f64, u32)> {
+fn brute_force(
+    rows: &[f32],
+    dim: usize,
+    query: &[f32],
+    k: usize,
+    allowed: &(dyn Fn(u32) -> bool + Sync),
+) -> Vec<(f64, u32)> {
     let square = |(x, q): (&f32, &f32)| (f16::from_f32(*x).to_f64() - f64::from(*q)).powi(2);
     let mut all: Vec<(f64, u32)> = rows
         .chunks(dim)
@@ -246,7 +252,7 @@ fn graph_params() -> IndexParams {
 }
 
 /// Mean share of the `k` nearest allowed rows that are found with the default effort.
-fn recall(index: &VectorIndex, rows: &[f32], queries: &[f32], k: usize, allowed: &dyn Fn(u32) -> bool) -> f64 {
+fn recall(index: &VectorIndex, rows: &[f32], queries: &[f32], k: usize, allowed: &(dyn Fn(u32) -> bool + Sync)) -> f64 {
     let (mut scratch, mut hits, mut found, mut all) = (SearchScratch::default(), Vec::new(), 0, 0);
     for query in queries.chunks(index.dim()) {
         index.search(query, k, None, Some(allowed), &mut scratch, &mut hits).unwrap();

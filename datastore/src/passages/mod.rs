@@ -227,7 +227,7 @@ impl PassageIndex {
         let index = self.0.dense.as_ref().ok_or_else(|| PassageError::NoVectors(self.0.dir.clone()))?;
         let selection = Selection::new(self, allowed);
         let holds = |passage: u32| selection.holds(passage);
-        let filter: Option<&dyn Fn(u32) -> bool> = allowed.is_some().then_some(&holds);
+        let filter: Option<&(dyn Fn(u32) -> bool + Sync)> = allowed.is_some().then_some(&holds);
         let mut hits = Vec::new();
         index.search(vector, n, None, filter, &mut SearchScratch::default(), &mut hits)?;
         let hit = |hit: index::Hit| {

@@ -149,7 +149,7 @@ impl View {
             // A document that is removed during the search is noticed here, and the search made again without it.
             loop {
                 let allowed = |row: u32| part.is_live(segment.document_of(row));
-                let filter: Option<&dyn Fn(u32) -> bool> = if part.is_whole() { None } else { Some(&allowed) };
+                let filter: Option<&(dyn Fn(u32) -> bool + Sync)> = if part.is_whole() { None } else { Some(&allowed) };
                 if segment.parts.keys.search(key, k, effort, filter, search, hits).is_err() {
                     hits.clear();
                 }

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod passages;
+pub mod presets;
 pub mod rating;
 pub mod report;
 pub mod tokenizer;
@@ -20,3 +21,5 @@ pub mod ngram;
 pub mod pretrain;
 
 pub mod export;
+
+pub mod plan;

@@ -12,6 +12,8 @@ use safelmm_trainer::data::{self, Sources};
 use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{Evaluation, measure_bits, measure_control};
 use safelmm_trainer::export::export;
+use safelmm_trainer::plan::{self, Footprint, Layout, Plan, Shape};
+use safelmm_trainer::presets::{Preset, preset};
 use safelmm_trainer::pretrain::{Outcome, pretrain};
 use safelmm_trainer::rating::rate;
 use safelmm_trainer::report::Report;
@@ -84,6 +86,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Say what a run will take before anything is allocated: memory, exchange, speed, hours, energy, CO2.
+    Plan(PlanArgs),
     /// Judge the text on standard input by the rating rule, and say which words decided.
     Rate,
     /// Write the newest checkpoint of a run as a folder that the server opens.
@@ -98,6 +102,91 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct PlanArgs {
+    /// The model: demo, 160m, 1b, 7b, 13b, 34b
+    #[arg(long, conflicts_with = "config", required_unless_present = "config")]
+    preset: Option<String>,
+    /// The model of a run's configuration
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Devices
+    #[arg(long)]
+    gpus: usize,
+    /// The machine: a100-64, a100-40, a100-80, h100-80
+    #[arg(long)]
+    gpu: String,
+    /// Devices that share each layer
+    #[arg(long, default_value_t = 1)]
+    tensor: usize,
+    /// Stages that the layers are divided into
+    #[arg(long, default_value_t = 1)]
+    pipeline: usize,
+    /// Sequences of one forward and backward pass
+    #[arg(long, default_value_t = 8)]
+    micro_batch: usize,
+    /// Sequences of an update; without it 512, or one pass on every copy where that is more
+    #[arg(long)]
+    global_batch: Option<usize>,
+    /// Tokens of a sequence; without it the model's context
+    #[arg(long)]
+    sequence: Option<usize>,
+    /// Tokens of the run, such as 300B or 2T
+    #[arg(long, default_value = "2T", value_parser = count_of_tokens)]
+    tokens: f64,
+    /// The building's energy over the devices'
+    #[arg(long, default_value_t = 1.2)]
+    pue: f64,
+    /// Grams of CO2 equivalents for each kWh; 242: the European Union's mean in 2023 (European Environment Agency)
+    #[arg(long, default_value_t = 242.0)]
+    co2: f64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number with K, M, B or T behind it, or without.
+fn count_of_tokens(text: &str) -> Result<f64, String> {
+    let (digits, factor) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (&text[..at], 1e3),
+        Some((at, 'M' | 'm')) => (&text[..at], 1e6),
+        Some((at, 'B' | 'b' | 'G' | 'g')) => (&text[..at], 1e9),
+        Some((at, 'T' | 't')) => (&text[..at], 1e12),
+        _ => (text, 1.0),
+    };
+    let expected = || format!("'{text}' is no number of tokens, expected one such as 300B, 2T or 1000000");
+    let number: f64 = digits.parse().map_err(|_| expected())?;
+    if number.is_finite() && number > 0.0 { Ok(number * factor) } else { Err(expected()) }
+}
+
+fn plan(args: &PlanArgs) -> Result<()> {
+    let preset = match (&args.preset, &args.config) {
+        (_, Some(config)) => {
+            let config = RunConfig::read(config)?;
+            Preset { name: "config", model: config.model, vocab_size: config.tokenizer.vocab_size }
+        }
+        (name, None) => preset(name.as_deref().unwrap_or_default()).map_err(anyhow::Error::msg)?,
+    };
+    let machine = plan::machine(&args.gpu).map_err(anyhow::Error::msg)?;
+    for (option, value) in [("--pue", args.pue), ("--co2", args.co2)] {
+        ensure!(value.is_finite() && value >= 0.0, "{option} is {value}: expected a number from 0 on");
+    }
+    let PlanArgs { gpus, tensor, pipeline, micro_batch, .. } = *args;
+    let sequence = args.sequence.unwrap_or(preset.model.context);
+    let pass = (gpus / tensor.saturating_mul(pipeline).max(1)).saturating_mul(micro_batch).max(1);
+    // The least multiple of a pass that has 512 sequences.
+    let global_batch = args.global_batch.unwrap_or_else(|| pass.saturating_mul(512_usize.div_ceil(pass)));
+    let layout = Layout { gpus, tensor, pipeline, micro_batch, global_batch, sequence };
+    let shape = Shape::new(&preset.model, preset.vocab_size, sequence);
+    let footprint = Footprint { pue: args.pue, grams_per_kwh: args.co2 };
+    let plan = Plan::new(&shape, layout, machine, args.tokens, footprint)?;
+    match args.json {
+        true => println!("{}", serde_json::to_string_pretty(&plan)?),
+        false => print!("{plan}"),
+    }
+    Ok(())
 }
 
 fn main() -> Result<()> {
@@ -142,6 +231,7 @@ fn main() -> Result<()> {
             let evaluation = evaluate(&checkpoint, &data, &control, &mut report)?;
             println!("{}", serde_json::to_string_pretty(&evaluation)?);
         }
+        Command::Plan(args) => plan(&args)?,
         Command::Rate => {
             let judgement = rate(&std::io::read_to_string(std::io::stdin())?);
             println!("{} ({} words)", judgement.rating, judgement.words);

@@ -278,23 +278,20 @@ fn fit(seen: &[Seen]) -> Tuning {
     let nearest: Vec<f32> = seen.iter().filter_map(|seen| Some(seen.near.first()?.0)).collect();
     let mean = nearest.iter().sum::<f32>() / nearest.len().max(1) as f32;
     let scale = if mean > 0.0 { mean } else { 1.0 };
-    // What the figures say is measured on documents that the weights were not found on.
-    let halves = |all: &Folded, by: &dyn Fn(&[Observation], &[Observation]) -> Vec<f32>| {
-        let half = |fold: bool| all.iter().filter(|seen| seen.0 == fold).map(|seen| seen.1).collect::<Vec<_>>();
-        let (first, second) = (half(false), half(true));
-        perplexity(by(&second, &first).into_iter().chain(by(&first, &second)))
+    let observe = |k: usize, temperature: f32| -> Folded {
+        let near = neighbours(seen, k, temperature);
+        seen.iter().zip(near).map(|(seen, near)| (seen.fold, observation(seen, near))).collect()
     };
     let tried: Vec<Tried> = KS
         .into_par_iter()
         .flat_map(|k| TEMPERATURES.into_par_iter().map(move |factor| (k, factor * scale)))
         .map(|(k, temperature)| {
-            let near = neighbours(seen, k, temperature);
-            let all: Folded = seen.iter().zip(near).map(|(seen, near)| (seen.fold, observation(seen, near))).collect();
-            let neighbours = halves(&all, &|known, unknown| {
+            let all = observe(k, temperature);
+            let neighbours = halves(&all, |known, unknown| {
                 let lambda = fit_lambda(pairs(known, 1));
                 pairs(unknown, 1).map(|(model, own)| mix(lambda, model, own)).collect()
             });
-            let hybrid = halves(&all, &|known, unknown| {
+            let hybrid = halves(&all, |known, unknown| {
                 let gate = Gate::fit(known);
                 unknown.iter().map(|o| gate.probability(&gate.asked(o))).collect()
             });
@@ -303,12 +300,9 @@ fn fit(seen: &[Seen]) -> Tuning {
         .collect();
     let knn = least(&tried, |tried| tried.neighbours);
     let hybrid = least(&tried, |tried| tried.hybrid);
-    let observations = |tried: &Tried| -> Folded {
-        let near = neighbours(seen, tried.k, tried.temperature);
-        seen.iter().zip(near).map(|(seen, near)| (seen.fold, observation(seen, near))).collect()
-    };
-    let (by_knn, by_hybrid) = (unfolded(&observations(knn)), observations(hybrid));
-    let ngram = halves(&by_hybrid, &|known, unknown| {
+    let by_knn = unfolded(&observe(knn.k, knn.temperature));
+    let by_hybrid = observe(hybrid.k, hybrid.temperature);
+    let ngram = halves(&by_hybrid, |known, unknown| {
         let weights = best_ngram(known.iter());
         unknown.iter().map(|o| mix(ngram_weight(&weights, o), o.probabilities[0], o.probabilities[2])).collect()
     });
@@ -330,6 +324,14 @@ fn fit(seen: &[Seen]) -> Tuning {
         hybrid: HybridTuning { k: hybrid.k, temperature: hybrid.temperature, gate },
         evaluation: Some(evaluation),
     }
+}
+
+/// The perplexity of each half of the documents by what was found on the other: `by` has the known half and the unknown one,
+/// and gives the probabilities of the latter's tokens.
+fn halves(all: &Folded, by: impl Fn(&[Observation], &[Observation]) -> Vec<f32>) -> f64 {
+    let half = |fold: bool| all.iter().filter(|seen| seen.0 == fold).map(|seen| seen.1).collect::<Vec<_>>();
+    let (first, second) = (half(false), half(true));
+    perplexity(by(&second, &first).into_iter().chain(by(&first, &second)))
 }
 
 /// How well some neighbours at some temperature did.

@@ -16,6 +16,13 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
     }
     let (end, digits, letters) = extent(text, start)?;
     let context = text.context(start, REACH);
+    // What announced a number announces that one alone.
+    let mut digits_before = 0;
+    let number = context.char_indices().rev().find_map(|(at, c)| {
+        digits_before = if c.is_ascii_digit() { digits_before + 1 } else { 0 };
+        (digits_before == 5).then_some(at + 5)
+    });
+    let context = &context[number.unwrap_or(0)..];
     // The nearest word wins: in "passport or driving licence no. ...", the latter.
     let kinds = [
         (Kind::Passport, words::PASSPORT, 6..=10, REACH, "a passport number"),
@@ -27,7 +34,7 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
         .into_iter()
         .filter(|(_, _, lengths, ..)| lengths.contains(&(digits + letters)))
         .filter_map(|(kind, words, _, reach, what)| {
-            let place = nearest(&context, words)?;
+            let place = nearest(context, words)?;
             (context.len() - place <= reach).then_some((place, kind, what))
         })
         .max_by_key(|(place, ..)| *place)

@@ -72,8 +72,8 @@ pub fn v4(text: &Text, start: usize) -> Option<Match> {
     if !text.left_clear(start) || !text.ends_word(at) || (text.byte(at) == b'.' && text.byte(at + 1).is_ascii_digit()) {
         return None;
     }
-    // `package-1.2.3.4`, `==1.2.3.4`, `^1.2.3.4`, `~1.2.3.4`, `@1.2.3.4`.
-    if matches!(text.before(start), Some('^' | '~' | '@' | '-')) || text.s[..start].ends_with("==") {
+    // `package-1.2.3.4`, `==1.2.3.4`, `^1.2.3.4`, `~1.2.3.4`.
+    if matches!(text.before(start), Some('^' | '~' | '-')) || text.s[..start].ends_with("==") {
         return None;
     }
     let address = Ipv4Addr::from(octets);

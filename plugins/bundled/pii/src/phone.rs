@@ -148,7 +148,8 @@ fn announced(text: &Text, start: usize) -> Option<usize> {
         let end = groups.groups[count - 1].1;
         let separators = &groups.separators[..count - 1];
         let is_number = match count {
-            1 => (6..=13).contains(&digits),
+            // 3000000 is an amount.
+            1 => (6..=13).contains(&digits) && !text.s[..end].ends_with("000"),
             // 1.234.567 and 1299.99 are amounts.
             _ => (7..=13).contains(&digits) && lengths[0] > 1 && (count > 2 || !separators.contains(&b'.')),
         };
@@ -176,7 +177,10 @@ fn follows_number(text: &Text, start: usize) -> bool {
 
 /// Whether words before say that a telephone number follows.
 fn is_announced(text: &Text, start: usize) -> bool {
-    has_word(&text.context(start, 56), words::PHONE)
+    let context = text.context(start, 56);
+    // `tel 123456`, but not `Tel Aviv has 123456`.
+    let words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.last() == Some("tel") || has_word(&context, words::PHONE)
 }
 
 /// The end of the most groups from here on whose digits are accepted.

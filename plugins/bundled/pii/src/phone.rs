@@ -106,7 +106,7 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
         }
         b'(' => {
             let groups = groups(text, start + 1);
-            if !left || groups.separators.first() != Some(&b'(') {
+            if groups.separators.first() != Some(&b'(') {
                 return None;
             }
             let first = groups.groups.first().map_or(0, |(start, end)| end - start);
@@ -129,7 +129,7 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
         }
         _ => {}
     }
-    if !left || follows_number(text, start) {
+    if !left || follows_number(text, start) || text.context(start, 24).contains("isbn") {
         return None;
     }
     if let Some(end) = written_as_one(text, start) {
@@ -148,7 +148,8 @@ fn announced(text: &Text, start: usize) -> Option<usize> {
         let end = groups.groups[count - 1].1;
         let separators = &groups.separators[..count - 1];
         let is_number = match count {
-            1 => (6..=13).contains(&digits),
+            // 3000000 is an amount.
+            1 => (6..=13).contains(&digits) && !text.s[..end].ends_with("000"),
             // 1.234.567 and 1299.99 are amounts.
             _ => (7..=13).contains(&digits) && lengths[0] > 1 && (count > 2 || !separators.contains(&b'.')),
         };
@@ -176,7 +177,10 @@ fn follows_number(text: &Text, start: usize) -> bool {
 
 /// Whether words before say that a telephone number follows.
 fn is_announced(text: &Text, start: usize) -> bool {
-    has_word(&text.context(start, 56), words::PHONE)
+    let context = text.context(start, 56);
+    // `tel 123456`, but not `Tel Aviv has 123456`.
+    let words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.last() == Some("tel") || has_word(&context, words::PHONE)
 }
 
 /// The end of the most groups from here on whose digits are accepted.
@@ -199,6 +203,10 @@ fn written_as_one(text: &Text, start: usize) -> Option<usize> {
         let separators = &groups.separators[..count - 1];
         let alike = |c: u8| separators.iter().all(|&separator| separator == c);
         let dots_or_hyphens = alike(b'.') || alike(b'-');
+        // A parenthesis would be the next number's; a slash stands once, behind the area.
+        if separators.contains(&b'(') || separators.iter().skip(1).any(|&separator| separator == b'/') {
+            return None;
+        }
         let is_number = match lengths[..] {
             // North America: 555-234-5678.
             [3, 3, 4] if dots_or_hyphens => digits[0] > b'1' && digits[3] > b'1',
@@ -222,6 +230,11 @@ fn written_as_one(text: &Text, start: usize) -> Option<usize> {
 /// Whether a date begins here: 2024-01-31, 31.01.2024, 01/31/2024, 31 01 2024.
 fn is_date(text: &Text, start: usize) -> bool {
     let groups = groups(text, start);
+    if let [(a, b), (c, d)] = groups.groups[..] {
+        // 1982-1983: a span of years.
+        let is_year = |start, end| end - start == 4 && ("1500".."2200").contains(&&text.s[start..end]);
+        return is_year(a, b) && is_year(c, d);
+    }
     let Some(&[a, b, c]) = groups.groups.get(..3).and_then(|g| <&[_; 3]>::try_from(g).ok()) else { return false };
     let number = |(start, end): (usize, usize)| text.s[start..end].parse::<u32>().unwrap_or(u32::MAX);
     let is_year = |group: (usize, usize)| group.1 - group.0 == 4 && (1800..2200).contains(&number(group));

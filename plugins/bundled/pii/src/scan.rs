@@ -106,7 +106,9 @@ fn word(text: &Text, at: usize, kinds: Kinds, found: &mut Vec<Match>) {
     }
     let end = text.token_end(at);
     let is_upper = text.b[at].is_ascii_uppercase();
-    if kinds.has(Kind::Iban) && text.byte(at + 1).is_ascii_alphabetic() && text.byte(at + 2).is_ascii_digit() {
+    // `DE89` and, as some write it, `DE 89`.
+    let check = at + 2 + usize::from(text.byte(at + 2) == b' ');
+    if kinds.has(Kind::Iban) && text.byte(at + 1).is_ascii_alphabetic() && text.byte(check).is_ascii_digit() {
         found.extend(iban::at(text, at));
     }
     if kinds.has(Kind::Ip)

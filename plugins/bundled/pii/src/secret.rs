@@ -138,6 +138,11 @@ pub fn random(text: &Text, start: usize) -> Option<Match> {
     if ["sha1-", "sha256-", "sha384-", "sha512-", "h1:"].iter().any(|digest| lower.starts_with(digest)) {
         return None;
     }
+    // A public key of SSH, and a line of a longer text in base64.
+    let is_line = token.len() >= 60 && (before == Some('\n') || text.byte(end) == b'\n');
+    if ["AAAAB3NzaC1", "AAAAC3NzaC1", "AAAAE2VjZHNh"].iter().any(|key| text.s[start..end].starts_with(key)) || is_line {
+        return None;
+    }
     let is_announced = has_word(&text.context(start, 48), ANNOUNCED);
     let (length, bits) = if is_announced { (24, 3.6) } else { (32, 4.3) };
     if token.len() < length || entropy(token) < bits {

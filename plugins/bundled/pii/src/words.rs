@@ -4,9 +4,9 @@
 /// A telephone number follows.
 #[rustfmt::skip]
 pub const PHONE: &[&str] = &[
-    "tel|", "tel.", "tél", "phone", "telephone", "call|", "call me", "mobile", "cell|", "cell phone", "cellphone", "fax", "sms|",
+    "tel.", "tel:", "tél", "phone", "telephone", "call|", "call me", "mobile", "cell|", "cell phone", "cellphone", "fax", "sms|",
     "whatsapp", "viber", "hotline", "text me", "ring me",
-    "telefon", "ruf", "anruf", "handy", "mobil", "rückruf", "erreichbar unter", "durchwahl",
+    "telefon", "ruf|", "rufnummer", "rufen sie", "ruf mich", "anruf", "handy", "mobil", "rückruf", "erreichbar unter", "durchwahl",
     "téléphon", "appel", "portable|", "teléfono", "telefono", "llám", "llama", "móvil", "celular", "cellulare", "chiam",
     "telefone", "telemóvel", "telemovel", "ligue", "liga-me", "número de contacto", "bel|", "bel me", "telefoon", "mobiel", "gsm|",
     "ring|", "ring mig", "tlf", "puhelin", "puh.", "puh|", "soita", "numero on", "telefoni", "helista", "mob|", "mob.",

@@ -57,6 +57,11 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let request = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = shown(error.path());
+        // A number that is one, and none of the type that is asked for.
+        if error.inner().to_string().starts_with("number out of range") && serde_json::from_slice::<Value>(body).is_ok()
+        {
+            return ApiError::parameter(&path, format!("'{path}' is a number out of range"));
+        }
         refusal(&path, error.inner())
     })?;
     json.end().map_err(|error| ApiError::NotJson(format!("the body is not valid JSON: {error}")))?;

@@ -29,7 +29,10 @@ fn child() {
     let Ok(path) = std::env::var("SAFELMM_CRASH_CHILD") else { return };
     let mut state = mix(std::env::var("SAFELMM_CRASH_SEED").unwrap().parse().unwrap());
     let path = Path::new(&path);
-    let store = if path.join("manifest.json").exists() { Store::open(path).unwrap() } else { create(path) };
+    let mut settings = FakeEncoder::new().settings("store");
+    settings.index = small_index();
+    let exists = path.join("manifest.json").exists();
+    let store = if exists { Store::open(path).unwrap() } else { Store::create(path, settings).unwrap() };
     let mut next = move |below: u64| {
         state = mix(state);
         state % below
@@ -127,6 +130,12 @@ fn check(path: &Path, possible: &mut Possible, kill: usize) {
                 hits.iter().any(|m| m.occurrences.iter().any(|(k, _)| *k == key)),
                 "kill {kill}: d{id} is not found"
             );
+            // By the key of a place in the middle: exactly, through a graph, or through an inverted file.
+            let tokens: Vec<u32> = expected.text.bytes().map(u32::from).collect();
+            let near = neighbours(&view, &FakeEncoder::new().key(&tokens[..tokens.len() / 2]), 64);
+            assert!(near.iter().all(|near| keys.values().any(|key| *key == near.document)), "kill {kill}");
+            let own = near.iter().any(|near| near.document == key && near.token == tokens[tokens.len() / 2]);
+            assert!(own, "kill {kill}: the keys of d{id} are not found");
         }
     }
     assert_eq!((found, found), (keys.len(), store.info().documents), "kill {kill}");

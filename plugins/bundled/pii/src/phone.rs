@@ -183,8 +183,8 @@ fn follows_number(text: &Text, start: usize) -> bool {
 fn is_announced(text: &Text, start: usize) -> bool {
     let context = text.context(start, 56);
     // `tel 123456`, but not `Tel Aviv has 123456`.
-    let words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.last() == Some("tel") || has_word(&context, words::PHONE)
+    let mut words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.next_back() == Some("tel") || has_word(&context, words::PHONE)
 }
 
 /// The end of the most groups from here on whose digits are accepted.

@@ -2,7 +2,7 @@
 //! they look (Shannon's entropy of their characters).
 
 use crate::kind::{Kind, Match};
-use crate::text::{Text, has_word};
+use crate::text::{Text, has_word, is_run};
 use crate::words;
 
 /// What a secret behind a prefix is made of.
@@ -205,11 +205,8 @@ pub fn announced(text: &Text, start: usize) -> Option<Match> {
     if *word == "pass" && by_sign.is_none() {
         return None;
     }
-    let is_value = |c: char| {
-        !c.is_whitespace() && c < '\u{2e80}' && !matches!(c, '"' | '\'' | '`' | ',' | ';' | '<' | '>' | '(' | '{' | '[')
-    };
     let rest = &text.s[start..];
-    let mut end = start + rest.find(|c| !is_value(c)).unwrap_or(rest.len());
+    let mut end = start + rest.find(|c| !is_run(c) || c == '\'').unwrap_or(rest.len());
     // A sentence's end is not the password's.
     while end > start && matches!(text.byte(end - 1), b'.' | b')' | b']' | b'}' | b':') {
         end -= 1;

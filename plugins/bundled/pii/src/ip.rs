@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::kind::{Kind, Match};
-use crate::text::Text;
+use crate::text::{Text, has_word};
 
 /// Words before four numbers that are a version or a place in a document.
 const VERSIONS: &[&str] = &[
@@ -81,12 +81,51 @@ pub fn v4(text: &Text, start: usize) -> Option<Match> {
     if is_mask || address.is_loopback() || VERSIONS.contains(&&text.word_before(start)[..]) {
         return None;
     }
-    // A heading such as `1.2.3.4 Scope` at the beginning of a line.
-    let heads = matches!(text.before(start), None | Some('\n')) && text.byte(at) == b' ';
-    if heads && octets.iter().all(|&octet| octet < 32) {
+    // 2.1.3.4 is more often the place of a paragraph than an address; 10.0.0.1 is not.
+    if octets.iter().all(|&octet| octet < 32) && octets[0] != 10 && !is_announced(text, start, at) {
         return None;
     }
     Some(Match { kind: Kind::Ip, start, end: at, what: "an IPv4 address", score: 0.9 })
+}
+
+/// Whether what stands around says that an address is meant: words before, a scheme or user, a port or prefix behind.
+fn is_announced(text: &Text, start: usize, end: usize) -> bool {
+    const WORDS: &[&str] = &[
+        "ip|",
+        "ips|",
+        "ipv4",
+        "ip-",
+        "dns",
+        "host",
+        "server",
+        "address",
+        "adresse",
+        "ping",
+        "ssh",
+        "gateway",
+        "router",
+        "subnet",
+        "inet",
+        "nameserver",
+        "resolver",
+        "proxy",
+        "peer",
+        "client",
+        "connect",
+        "from|",
+        "dirección",
+        "indirizzo",
+        "adres",
+        "endereço",
+        "адрес",
+        "διεύθυνση",
+        "アドレス",
+        "地址",
+        "주소",
+    ];
+    let context = text.context(start, 32);
+    let behind = text.byte(end + 1).is_ascii_digit() && matches!(text.byte(end), b':' | b'/');
+    behind || context.ends_with(['@', '[', '=']) || context.ends_with("//") || has_word(&context, WORDS)
 }
 
 /// An IPv6 address at this byte.
@@ -107,7 +146,7 @@ pub fn v6(text: &Text, start: usize) -> Option<Match> {
     let groups = run.split(':').filter(|group| !group.is_empty()).count();
     // `dead::beef` is a name in a program; 2001:db8::1, fe80::1 and fd00::1 are addresses.
     let is_written_out = first.len() == 4 && first.starts_with(['2', '3', 'f', 'F']);
-    let is_address = groups >= 3 || (groups >= 1 && is_written_out);
+    let is_address = groups >= 3 || (groups >= 1 && is_written_out) || run.contains('.');
     if address.is_loopback() || address.is_unspecified() || !is_address || !run.bytes().any(|b| b.is_ascii_digit()) {
         return None;
     }

@@ -2,9 +2,13 @@
 //! in another's name. Such a spelling is ordinary text to the tokenizer and has no power; this policy says that it was
 //! there, or refuses it.
 
-use crate::pipeline::Policy;
+use crate::hook::{Hook, Hooks};
+use crate::policy::{About, Policy};
 use crate::request::{PerKey, RequestContext};
-use crate::verdict::{Finding, Screening, Verdict};
+use crate::verdict::{Finding, Judgement, Verdict};
+
+/// What it finds.
+const CATEGORY: &str = "prompt-injection";
 
 /// Looks for spellings of a model's control tokens.
 pub struct ControlTokens {
@@ -25,23 +29,40 @@ impl Policy for ControlTokens {
         "control-tokens"
     }
 
-    fn screen_prompt(&self, text: &str, request: &RequestContext) -> Screening {
+    fn about(&self) -> About {
+        About {
+            name: self.name().to_owned(),
+            policy: self.name().to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            summary: "Finds texts that spell control tokens of the model".to_owned(),
+            source: "built-in".to_owned(),
+            digest: None,
+            hooks: self.hooks().iter().collect(),
+            categories: vec![CATEGORY.to_owned()],
+            languages: Vec::new(),
+        }
+    }
+
+    fn hooks(&self) -> Hooks {
+        [Hook::ScreenPrompt].into_iter().collect()
+    }
+
+    fn screen_prompt(&self, request: &RequestContext, text: &str) -> Judgement {
         let verdict = *self.verdict.of(request);
         if verdict == Verdict::Allow {
-            return Screening::allow();
+            return Judgement::Allow;
         }
         let first = self.spellings.iter().filter_map(|spelling| Some((text.find(spelling)?, spelling))).min();
-        match first {
-            None => Screening::allow(),
-            Some((at, spelling)) => Screening {
-                verdict,
-                findings: vec![Finding {
-                    category: "prompt-injection",
-                    score: 1.0,
-                    reason: format!("it spells the control token {spelling}; take it out"),
-                    span: at..at + spelling.len(),
-                }],
-            },
+        let Some((at, spelling)) = first else { return Judgement::Allow };
+        let finding = Finding {
+            category: CATEGORY.to_owned(),
+            score: 1.0,
+            reason: format!("it spells the control token {spelling}; take it out"),
+            span: Some(at..at + spelling.len()),
+        };
+        match verdict {
+            Verdict::Deny => Judgement::Deny(vec![finding]),
+            _ => Judgement::Flag(vec![finding]),
         }
     }
 }
@@ -56,17 +77,18 @@ mod tests {
         let spellings = ["<|im_start|>", "<|rating:X|>", " "].map(str::to_owned);
         let policy = ControlTokens::new(spellings.clone(), Verdict::Flag);
         let nobody = request(None);
-        let screening = policy.screen_prompt("ä <|rating:X|> and <|im_start|>", &nobody);
-        assert_eq!((screening.verdict, screening.findings[0].span.clone()), (Verdict::Flag, 3..15));
-        assert_eq!(policy.screen_prompt("a < | b <|im_ start|>", &nobody), Screening::allow());
+        let judgement = policy.screen_prompt(&nobody, "ä <|rating:X|> and <|im_start|>");
+        assert_eq!((judgement.verdict(), judgement.findings()[0].span.clone()), (Verdict::Flag, Some(3..15)));
+        assert_eq!(policy.screen_prompt(&nobody, "a < | b <|im_ start|>"), Judgement::Allow);
         let off = ControlTokens::new(spellings, Verdict::Allow);
-        assert_eq!(off.screen_prompt("<|im_start|>", &nobody), Screening::allow());
+        assert_eq!(off.screen_prompt(&nobody, "<|im_start|>"), Judgement::Allow);
     }
+
     #[test]
     fn each_key_has_its_own_verdict() {
         let keys = [("web", Verdict::Deny), ("tests", Verdict::Allow)].map(|(key, verdict)| (key.to_owned(), verdict));
         let policy = ControlTokens::new(["<|im_start|>".to_owned()], PerKey::new(Verdict::Flag, keys.into()));
-        let verdict = |caller| policy.screen_prompt("<|im_start|>", &request(caller)).verdict;
+        let verdict = |caller| policy.screen_prompt(&request(caller), "<|im_start|>").verdict();
         assert_eq!(verdict(Some(("01", "web"))), Verdict::Deny);
         assert_eq!(verdict(Some(("02", "tests"))), Verdict::Allow);
         assert_eq!((verdict(Some(("03", "other"))), verdict(None)), (Verdict::Flag, Verdict::Flag));

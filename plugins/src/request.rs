@@ -5,6 +5,10 @@ use std::collections::BTreeMap;
 /// Who asks for what. It is made once for a request, from the rights of whoever makes it, and goes to every policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestContext {
+    /// The same for all calls about one request.
+    pub id: String,
+    /// The name of the model.
+    pub model: String,
     /// Who asks; none on a server without keys.
     pub caller: Option<Caller>,
     /// The rating that the answer will keep to, already held against all ceilings; none where none is asked for: on routes
@@ -14,6 +18,8 @@ pub struct RequestContext {
     pub declared_use: Option<DeclaredUse>,
     /// The path of the route, such as `/v1/completions`.
     pub route: &'static str,
+    /// The language of whoever asks (ISO 639-1), where it is known.
+    pub language: Option<String>,
 }
 
 /// The holder of a key.
@@ -81,7 +87,15 @@ pub(crate) mod tests {
     /// A request by a key, given as id and name, or by nobody.
     pub(crate) fn request(caller: Option<(&str, &str)>) -> RequestContext {
         let caller = caller.map(|(id, name)| Caller { key_id: id.to_owned(), key_name: name.to_owned() });
-        RequestContext { caller, rating: None, declared_use: None, route: "/v1/completions" }
+        RequestContext {
+            id: "1".to_owned(),
+            model: "m".to_owned(),
+            caller,
+            rating: None,
+            declared_use: None,
+            route: "/v1/completions",
+            language: None,
+        }
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use safelmm_datastore::EncodeError;
 use safelmm_datastore::gate::GateTable;
 use safelmm_model::{Checkpoint, CheckpointError, Encoder, EncoderError, GrammarError, Grammars, Rating};
-use safelmm_plugins::{ControlTokens, Pipeline};
 use tokio::sync::watch;
 
 use crate::config::{Config, ConfigError, DEFAULT_RATING, PolicyConfig, ServerConfig};
@@ -16,6 +15,7 @@ use crate::engine::{Decoder, Engine, EngineConfig, Sequence};
 use crate::http::Spellings;
 use crate::keys::{KeyFileError, Keyring};
 use crate::metrics::Metrics;
+use crate::policies::{ModelVocabulary, Policies, PoliciesError};
 use crate::retrieval::{ModelEncoder, Stores, StoresError};
 
 /// Why the server cannot start.
@@ -39,6 +39,9 @@ pub enum StartError {
     /// The parameters of the model cannot be read, so that stores cannot be told from those of other models.
     #[error(transparent)]
     Fingerprint(#[from] EncodeError),
+    /// The policies cannot be loaded.
+    #[error(transparent)]
+    Policies(#[from] PoliciesError),
     /// A rating ceiling was configured that the model cannot keep.
     #[error(
         "[model] rating_ceiling is {ceiling}, but the model {model:?} has no rating tokens and cannot keep to a rating: \
@@ -90,7 +93,7 @@ struct Inner {
     name: String,
     ratings: Vec<Rating>,
     default_rating: Option<Rating>,
-    policies: Pipeline,
+    policies: Policies,
     stores: Stores,
     gate: GateTable,
     keys: Option<Arc<Keyring>>,
@@ -102,8 +105,7 @@ struct Inner {
 }
 
 impl App {
-    /// Starts the engine for a checkpoint. Errors: [`StartError::Keys`], [`StartError::Unrated`],
-    /// [`StartError::Engine`].
+    /// Starts the engine for a checkpoint. Errors: [`StartError`].
     pub fn start(checkpoint: Arc<Checkpoint>, config: &Config) -> Result<App, StartError> {
         let name = config.model.name.clone().unwrap_or_else(|| checkpoint.name().to_owned());
         let ratings = match config.model.rating_ceiling {
@@ -120,10 +122,6 @@ impl App {
             prefill_chunk: config.server.prefill_chunk,
             request_timeout: config.server.request_timeout,
         };
-        let mut policies = Pipeline::default();
-        let tokenizer = &checkpoint.tokenizer;
-        let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id));
-        policies.push(ControlTokens::new(spellings, config.policy.control_tokens()));
         let keys = config.keys.file.as_deref().map(Keyring::open).transpose()?.map(Arc::new);
         report_unknown_keys(&config.policy, keys.as_deref());
         let embedder = match &config.embeddings.folder {
@@ -141,11 +139,15 @@ impl App {
         }
         let stores = Stores::open(config.stores.folder.clone(), config.stores.training_index.as_deref(), encoder)?;
         let metrics = Metrics::default();
+        let tokenizer = &checkpoint.tokenizer;
+        let spellings = tokenizer.control_ids().iter().filter_map(|id| tokenizer.token_text(*id)).collect();
+        let vocabulary = Arc::new(ModelVocabulary::new(Arc::clone(&checkpoint)));
+        let policies = Policies::load(&config.policy, &config.keys, spellings, vocabulary, metrics.clone())?;
         let backend = Decoder::new(Arc::clone(&checkpoint), config.server.kv_cache_bytes);
         let engine = Engine::start(backend, sizes, metrics.clone()).map_err(StartError::Engine)?;
         let server = config.server.clone();
         let (closing, _) = watch::channel(false);
-        Ok(App(Arc::new(Inner {
+        let app = App(Arc::new(Inner {
             checkpoint,
             engine,
             embedder,
@@ -162,7 +164,27 @@ impl App {
             created: unix_time(),
             spellings: OnceLock::new(),
             grammars: OnceLock::new(),
-        })))
+        }));
+        app.watch_policies(config.policy.sandbox.watch_s)?;
+        Ok(app)
+    }
+
+    /// Looks at the files of the policies again, now and then, for as long as the application is there.
+    fn watch_policies(&self, seconds: u64) -> Result<(), StartError> {
+        if seconds == 0 {
+            return Ok(());
+        }
+        let inner = Arc::downgrade(&self.0);
+        let watch = move || {
+            loop {
+                std::thread::sleep(Duration::from_secs(seconds));
+                match inner.upgrade() {
+                    Some(inner) => inner.policies.refresh(false),
+                    None => break,
+                }
+            }
+        };
+        std::thread::Builder::new().name("policy-watch".into()).spawn(watch).map(drop).map_err(StartError::Engine)
     }
 
     /// The model.
@@ -210,8 +232,8 @@ impl App {
         self.0.default_rating
     }
 
-    /// The policies that every text goes through.
-    pub fn policies(&self) -> &Pipeline {
+    /// The policies that texts go through.
+    pub fn policies(&self) -> &Policies {
         &self.0.policies
     }
 

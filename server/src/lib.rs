@@ -22,6 +22,8 @@ pub mod keys;
 
 mod embedder;
 
+pub mod policies;
+
 pub mod retrieval;
 
 mod app;

@@ -40,6 +40,11 @@ fn run(cli: Cli, telemetry: &mut Option<Telemetry>) -> anyhow::Result<ExitCode> 
             cli::store(command)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Plugin(command) => {
+            *telemetry = Some(Telemetry::for_command());
+            cli::plugin(command)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Generate(args) => {
             *telemetry = Some(Telemetry::for_command());
             Ok(match cli::generate(args)? {

@@ -10,6 +10,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use safelmm_plugins::host::{Observer, Reported};
+
 use crate::engine::Memory;
 
 /// The labels of an answer.
@@ -31,6 +33,36 @@ struct Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: &'static str,
+}
+
+/// The labels of a policy at one of its hooks.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct At {
+    plugin: String,
+    hook: &'static str,
+}
+
+/// The labels of a policy's decisions: a verdict, `hold`, `adjust` or `failure`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    plugin: String,
+    hook: &'static str,
+    outcome: &'static str,
+}
+
+/// The labels of a policy's failures.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureOf {
+    plugin: String,
+    hook: &'static str,
+    kind: &'static str,
+}
+
+/// The labels of a policy that was to be loaded again; no plugin stands for the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reload {
+    plugin: String,
+    outcome: &'static str,
 }
 
 /// A handle on the metrics of one application; clones share them.
@@ -56,6 +88,11 @@ struct Inner {
     cached_tokens: Counter,
     generated_tokens: Counter,
     step_tokens: Counter,
+    policy_calls: Family<Decision, Counter>,
+    policy_failures: Family<FailureOf, Counter>,
+    policy_fuel: Family<At, Counter>,
+    policy_seconds: Family<At, Histogram>,
+    policy_reloads: Family<Reload, Counter>,
 }
 
 impl Default for Metrics {
@@ -81,6 +118,12 @@ impl Default for Metrics {
             cached_tokens: Counter::default(),
             generated_tokens: Counter::default(),
             step_tokens: Counter::default(),
+            policy_calls: Family::default(),
+            policy_failures: Family::default(),
+            policy_fuel: Family::default(),
+            // From a microsecond to half a minute.
+            policy_seconds: Family::new_with_constructor(|| Histogram::new(exponential_buckets(1e-6, 2.0, 25))),
+            policy_reloads: Family::default(),
         };
         Metrics(Arc::new(inner.registered()))
     }
@@ -113,6 +156,16 @@ impl Inner {
         );
         r.register("generated_tokens", "Tokens generated", self.generated_tokens.clone());
         r.register("step_tokens", "Tokens run through the decoder", self.step_tokens.clone());
+        r.register("policy_calls", "Calls of plugins, by what they decided", self.policy_calls.clone());
+        r.register("policy_failures", "Calls of plugins that failed, by how", self.policy_failures.clone());
+        r.register("policy_fuel", "Instructions that plugins took, roughly", self.policy_fuel.clone());
+        let (name, help) = ("policy_call", "One call of a plugin, the host's part included");
+        r.register_with_unit(name, help, Unit::Seconds, self.policy_seconds.clone());
+        r.register(
+            "policy_reloads",
+            "Plugins that were loaded again, by whether they could",
+            self.policy_reloads.clone(),
+        );
         Inner { registry: r, ..self }
     }
 }
@@ -137,6 +190,12 @@ impl Metrics {
     /// A request was refused or failed; `reason` is the error's code.
     pub fn refused(&self, reason: &str) {
         self.0.refusals.get_or_create(&Reason { reason: reason.to_owned() }).inc();
+    }
+
+    /// A plugin, or the configuration of all of them, was loaded again.
+    pub fn policy_reloaded(&self, plugin: &str, taken_over: bool) {
+        let outcome = if taken_over { "taken over" } else { "refused" };
+        self.0.policy_reloads.get_or_create(&Reload { plugin: plugin.to_owned(), outcome }).inc();
     }
 
     /// A request was read, checked and turned into tokens.
@@ -186,5 +245,19 @@ impl Metrics {
         for (state, value) in [("capacity", memory.capacity), ("taken", memory.taken), ("cached", memory.cached)] {
             gauge(&self.0.blocks.get_or_create(&State { state }), value);
         }
+    }
+}
+
+impl Observer for Metrics {
+    fn called(&self, call: &Reported<'_>) {
+        let (plugin, hook) = (call.plugin.to_owned(), call.hook.as_str());
+        let outcome = call.outcome.unwrap_or("failure");
+        self.0.policy_calls.get_or_create(&Decision { plugin: plugin.clone(), hook, outcome }).inc();
+        if let Err(kind) = call.outcome {
+            self.0.policy_failures.get_or_create(&FailureOf { plugin: plugin.clone(), hook, kind }).inc();
+        }
+        let at = At { plugin, hook };
+        self.0.policy_fuel.get_or_create(&at).inc_by(call.fuel);
+        self.0.policy_seconds.get_or_create(&at).observe(call.took.as_secs_f64());
     }
 }

@@ -5,6 +5,8 @@
 mod client;
 mod clients;
 mod demo;
+#[path = "../../plugins/tests/support/mod.rs"]
+mod guests;
 mod invariance;
 mod playground;
 mod readme;

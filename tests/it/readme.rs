@@ -47,7 +47,10 @@ async fn the_python_of_the_readme_runs() {
 fn the_configuration_with_every_setting_is_the_default() {
     let overrides =
         safelmm_server::config::Overrides { file: Some(root().join("demo/safelmm.toml")), ..Default::default() };
-    assert_eq!(format!("{:?}", Config::resolve(overrides).unwrap()), format!("{:?}", Config::default()));
+    let mut resolved = Config::resolve(overrides).unwrap();
+    // Where it was read from, so that it can be read again.
+    assert!(resolved.policy.file.take().is_some());
+    assert_eq!(format!("{resolved:?}"), format!("{:?}", Config::default()));
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod lifecycle;
 mod logprobs;
 mod metrics;
 mod openapi;
+mod plugins;
 mod policy;
 mod routes;
 mod stores;

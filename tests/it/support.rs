@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use reqwest::{Client, Response, StatusCode};
 use safelmm_model::Checkpoint;
-use safelmm_server::config::ServerConfig;
+use safelmm_server::config::{PolicyConfig, ServerConfig};
 use safelmm_server::{App, Config, Stop, demo, serve};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -95,6 +95,12 @@ impl Setup {
     /// What holds for one key, by its id or its name.
     pub fn control_tokens_of(mut self, key: &str, verdict: safelmm_plugins::Verdict) -> Self {
         self.config.policy.keys.entry(key.to_owned()).or_default().control_tokens = Some(verdict);
+        self
+    }
+
+    /// Changes any setting of `[policy]`.
+    pub fn policy(mut self, change: impl FnOnce(&mut PolicyConfig)) -> Self {
+        change(&mut self.config.policy);
         self
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use safelmm_model::Rating;
 
+use super::plugin::PluginCommand;
 use super::store::StoreCommand;
 use crate::config::Overrides;
 use crate::keys::{KeyId, Use};
@@ -32,6 +33,9 @@ pub enum Command {
     /// Make, fill and look after stores: licensed text that requests may attach
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Begin, check, try and list plugins: safety policies that are WebAssembly components
+    #[command(subcommand)]
+    Plugin(PluginCommand),
 }
 
 /// What to do with keys. A running server notices within about a second.

@@ -6,6 +6,7 @@ mod interrupt;
 mod key;
 mod load;
 mod log;
+mod plugin;
 mod serve;
 mod store;
 mod telemetry;
@@ -15,6 +16,7 @@ pub use args::{Cli, Command, GenerateArgs, KeyCommand, KeyFileArg, NewKeyArgs, S
 pub use generate::{Ending, GenerateFailure, generate};
 pub use key::{KeyFailure, key};
 pub use log::say;
+pub use plugin::{PluginCommand, PluginFailure, plugin};
 pub use serve::{ServeFailure, serve};
 pub use store::{StoreCommand, StoreFailure, store};
 pub use telemetry::{Telemetry, TelemetryFailure};

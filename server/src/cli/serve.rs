@@ -51,6 +51,7 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
             return Ok(());
         }
     };
+    reload_on_hangup(&app)?;
     let address = listener.local_addr()?;
     match app.keys() {
         Some(keys) => say(&format!("API keys: {} in {}\n", keys.len(), keys.path().display())),
@@ -78,6 +79,22 @@ fn stop_signals() -> io::Result<watch::Receiver<Stop>> {
         sender.closed().await;
     });
     Ok(receiver)
+}
+
+/// SIGHUP has the policies looked at again at once, with those that could not be loaded before.
+fn reload_on_hangup(app: &App) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let app = app.clone();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let app = app.clone();
+            let refreshed = tokio::task::spawn_blocking(move || app.policies().refresh(true)).await;
+            if let Err(error) = refreshed {
+                tracing::error!(%error, "the policies could not be looked at");
+            }
+        }
+    });
+    Ok(())
 }
 
 async fn either(one: &mut Signal, other: &mut Signal) {

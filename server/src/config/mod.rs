@@ -6,6 +6,7 @@
 mod embeddings;
 mod keys;
 mod model;
+mod plugin;
 mod policy;
 mod server;
 mod stores;
@@ -18,7 +19,8 @@ use serde::Deserialize;
 pub use embeddings::EmbeddingsConfig;
 pub use keys::KeysConfig;
 pub use model::{DEFAULT_RATING, ModelConfig};
-pub use policy::{KeyPolicyConfig, PolicyConfig};
+pub use plugin::{Grant, PluginConfig, Source};
+pub use policy::{KeyPolicyConfig, PolicyConfig, ROUTES, RoutePolicyConfig, SandboxConfig};
 pub use server::ServerConfig;
 pub use stores::StoresConfig;
 pub use telemetry::TelemetryConfig;
@@ -59,7 +61,7 @@ struct File {
     #[serde(default)]
     embeddings: embeddings::Section,
     #[serde(default)]
-    policy: PolicyConfig,
+    policy: policy::Section,
     #[serde(default)]
     stores: stores::Section,
     #[serde(default)]
@@ -130,6 +132,21 @@ pub enum ConfigError {
          with --keys, SAFELMM_KEYS or [keys] file, or remove the section"
     )]
     PolicyWithoutKeys(String),
+    /// A setting of the policies that cannot be used.
+    #[error("{place}: {message}")]
+    Policy {
+        /// The section and the key.
+        place: String,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+}
+
+/// Reads `[policy]` again from the file from which it was read. Errors: [`ConfigError`].
+pub(crate) fn reread_policy(policy: &PolicyConfig, keys: &KeysConfig) -> Result<PolicyConfig, ConfigError> {
+    let Some(path) = &policy.file else { return Ok(policy.clone()) };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    PolicyConfig::resolve(read(path)?.policy, keys, Some(path), folder)
 }
 
 impl Config {
@@ -144,7 +161,7 @@ impl Config {
         }
         Ok(Config {
             server,
-            policy: file.policy.resolve(&keys)?,
+            policy: PolicyConfig::resolve(file.policy, &keys, overrides.file.as_deref(), folder_of_file)?,
             keys,
             model: ModelConfig::resolve(file.model, &overrides, folder_of_file)?,
             embeddings: EmbeddingsConfig::resolve(file.embeddings, &overrides, folder_of_file),
@@ -165,7 +182,8 @@ mod tests {
     use std::time::Duration;
 
     use safelmm_model::Rating;
-    use safelmm_plugins::{PerKey, Verdict};
+    use safelmm_plugins::host::OnError;
+    use safelmm_plugins::{Hook, PerKey, Verdict};
 
     use super::*;
 
@@ -225,10 +243,48 @@ mod tests {
             ("[policy.keys.web]\ncontrol_tokens = 'deny'\n", ["[policy.keys.\"web\"]", "--keys"]),
             ("[policy.keys.web]\ncontrol_token = 'deny'\n", ["safelmm.toml", "unknown field `control_token`"]),
             ("[policy]\ncontrol_tokens = 'maybe'\n", ["safelmm.toml", "maybe"]),
+            ("[policy]\ncontrol_tokens = 'rewrite'\n", ["safelmm.toml", "rewrite"]),
+            ("[[policy.plugin]]\nname = 'p'\n", ["safelmm.toml", "source"]),
+            ("[[policy.plugin]]\nname = 'p p'\nsource = 'x'\n", ["name \"p p\"", "letters"]),
+            ("[[policy.plugin]]\nname = 'p'\nsource = 'x'\ndigest = 'abc'\n", ["\"p\", digest", "sha256:"]),
+            ("[[policy.plugin]]\nname = 'p'\nsource = 'x'\nhooks = []\n", ["\"p\", hooks", "at least one"]),
+            ("[[policy.plugin]]\nname = 'p'\nsource = 'x'\nhooks = ['all']\n", ["safelmm.toml", "screen-prompt"]),
+            ("[[policy.plugin]]\nname = 'p'\nsource = 'x'\nfuel = 1\n", ["\"p\", fuel", "found 1"]),
+            ("[[policy.plugin]]\nname = 'p'\nsource = 'x'\non-error = 'pass'\n", ["safelmm.toml", "\"block\""]),
+            ("[policy.routes.'/v1/none']\nplugins = []\n", ["/v1/none", "/v1/completions"]),
+            ("[policy.routes.'/tokenize']\nplugins = ['p']\n", ["/tokenize", "no plugin \"p\""]),
+            ("[policy.sandbox]\ninstances = 0\n", ["instances", "found 0"]),
         ] {
             let error = resolve(text, Overrides::default()).unwrap_err();
             assert!(expected.iter().all(|part| error.contains(part)), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn plugins_keep_their_order_and_their_settings() {
+        let text = "[keys]\nfile = 'k'\n[policy.keys.web]\nplugins = ['b']\n[policy.routes.'/v1/completions']\nplugins = ['a']\n\
+                    [policy.sandbox]\nmemory_mib = 3\ncache = 'c'\nwatch_s = 9\n\
+                    [[policy.plugin]]\nname = 'b'\nsource = 'bundled:pii'\non-error = { inspect-stream = 'allow' }\n\
+                    settings = { words = ['x', { n = 1 }] }\n\
+                    [[policy.plugin]]\nname = 'a'\nsource = 'a.wasm'\non_error = 'allow'\nhooks = ['screen-prompt']\n\
+                    grants = ['vocabulary']\nfuel = 20000\ndeadline_ms = 30\n";
+        let policy = resolve(text, Overrides::default()).unwrap().policy;
+        let [b, a] = &policy.plugins[..] else { panic!("{:?}", policy.plugins) };
+        assert_eq!((&b.name[..], &b.source), ("b", &Source::Bundled("pii".into())));
+        assert_eq!(b.on_error_at, [(Hook::InspectStream, OnError::Allow)]);
+        assert_eq!((b.on_error, a.on_error), (OnError::Block, OnError::Allow));
+        assert_eq!(b.settings, serde_json::json!({"words": ["x", {"n": 1}]}));
+        assert!(matches!(&a.source, Source::File(path) if path.is_absolute() && path.ends_with("a.wasm")));
+        assert_eq!((&a.hooks, &a.grants[..]), (&Some(vec![Hook::ScreenPrompt]), &[Grant::Vocabulary][..]));
+        assert_eq!((a.limits.fuel, a.limits.deadline), (20_000, Duration::from_millis(30)));
+        assert_eq!((policy.sandbox.limits.memory_bytes, policy.sandbox.watch_s), (3 << 20, 9));
+        assert!(policy.sandbox.cache.as_ref().is_some_and(|folder| folder.is_absolute()));
+        let selection = policy.selection();
+        assert_eq!(selection.routes["/v1/completions"], ["a"]);
+        // What is read again is what was read.
+        let keys = KeysConfig { file: Some("k".into()) };
+        assert!(reread_policy(&policy, &keys).is_err(), "the file is gone by now");
+        assert_eq!(reread_policy(&PolicyConfig::default(), &keys).unwrap().plugins, []);
     }
 
     #[test]

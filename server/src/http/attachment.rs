@@ -53,6 +53,8 @@ pub struct Attachment {
     /// What an answer says of them.
     pub stores: Vec<StoreInForce>,
     grain: Option<Grain>,
+    /// Whether policies ask which documents had a part in an answer.
+    judged: bool,
     training: Option<View>,
 }
 
@@ -177,10 +179,11 @@ impl Attachment {
             true => (None, None),
             false => ways(retrieval.unwrap_or_default(), &tuning, app)?,
         };
+        let judged = app.policies().pipeline().asks_for_sources();
         let stores = names.iter().zip(&views).map(|(name, view)| StoreInForce::of(name, view)).collect();
-        let retrieval = Retrieval { view: View::join(&views), mixing, passages, recorded: grain.is_some() };
+        let retrieval = Retrieval { view: View::join(&views), mixing, passages, recorded: grain.is_some() || judged };
         let training = app.stores().training().filter(|_| grain.is_some()).map(|store| store.view(&access, &exclude));
-        Ok(Some(Attachment { retrieval, stores, grain, training }))
+        Ok(Some(Attachment { retrieval, stores, grain, judged, training }))
     }
 
     /// Whether the answer says where it comes from.
@@ -188,12 +191,17 @@ impl Attachment {
         self.grain.is_some()
     }
 
+    /// Whether it must be known where the answer comes from.
+    pub fn is_traced(&self) -> bool {
+        self.is_told() || self.judged
+    }
+
     /// Where a choice comes from. Takes a while for a long one.
     ///
     /// # Errors
     /// Tokens that cannot be shown.
     pub fn attribute(&self, traced: Traced, app: &App) -> Result<Vec<Attribution>, TokenizerError> {
-        let Some(grain) = self.grain else { return Ok(Vec::new()) };
+        let grain = self.grain.unwrap_or(Grain::Spans);
         let Traced { recorder, tokens, shown, scored, prompt_tokens, before } = traced;
         let text = Text::of_tokens(tokens, shown, &app.checkpoint().tokenizer)?;
         let mut evidence = recorder.map(|recorder| recorder.take()).unwrap_or_default();

@@ -1,5 +1,7 @@
 //! `POST /v1/attributions`: where any text stands word for word.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use safelmm_datastore::View;
 use serde::Serialize;
@@ -61,7 +63,12 @@ fn find(request: AttributionRequest, app: &App, principal: &Principal) -> Result
         let message = format!("'text' is longer than {MAX_TEXT_BYTES} bytes: ask for a part of it at a time");
         return Err(ApiError::parameter("text", message));
     }
-    Screener::new(app, principal, "/v1/attributions", None).screen(&text, "text")?;
+    let screener = Screener::new(app, principal, "/v1/attributions", None);
+    // Places in another text would say nothing of this one.
+    if let Cow::Owned(_) = screener.screen(&text, "text")? {
+        let message = "'text' holds what a policy of this server takes out of texts: take it out before asking";
+        return Err(ApiError::parameter("text", message));
+    }
     let (names, exclude) = (stores.unwrap_or_default(), exclude_documents.unwrap_or_default());
     if names.is_empty() && app.stores().training().is_none() {
         let message = "'stores' names none, and this server has no index of the training text: name a store";

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use safelmm_model::{FinishReason, Progress, Step};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::answer::{Answer, Shape};
+use super::answer::{Answer, Finish, Gain, Shape};
 use super::constraints;
 use super::error::ApiError;
 use super::generation::{Prepared, Shared, generate};
@@ -50,13 +49,13 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
     refuse_unsupported(&mut request)?;
     let length = length(&request)?.map_or(Length::UpTo(usize::MAX), Length::Exactly);
     let top = top_logprobs(&request)?;
-    let mut screener = shared.screener(app, principal, "/v1/chat/completions");
+    let screener = shared.screener(app, principal, "/v1/chat/completions");
     let calling = calling(
         request.tools.take().unwrap_or_default(),
         request.tool_choice.take(),
         request.parallel_tool_calls,
         app,
-        &mut screener,
+        &screener,
     )?;
     let formatted = request.response_format.as_ref().is_some_and(|format| format.kind != FormatKind::Text);
     if formatted && calling.is_some() {
@@ -74,7 +73,7 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
         return Err(ApiError::parameter("ignore_eos", message));
     }
     let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
-    let messages = messages::check(request.messages, app, &mut screener)?;
+    let messages = messages::check(request.messages, app, &screener)?;
     let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);
     let tokens = encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?;
     let may_call = calling.is_some();
@@ -157,7 +156,7 @@ pub struct ChatChoice {
     message: AnswerMessage,
     /// Log-probabilities, where they were asked for.
     logprobs: Option<ChatLogprobs>,
-    /// Why it ended: `stop`, `length` or `tool_calls`.
+    /// Why it ended: `stop`, `length`, `tool_calls` or, by a policy, `content_filter`.
     finish_reason: Option<&'static str>,
 }
 
@@ -182,7 +181,7 @@ pub struct ChatDelta {
     delta: DeltaMessage,
     /// Log-probabilities of the tokens, where they were asked for.
     logprobs: Option<ChatLogprobs>,
-    /// Why it ended, in the last chunk: `stop`, `length` or `tool_calls`.
+    /// Why it ended, in the last chunk: `stop`, `length`, `tool_calls` or, by a policy, `content_filter`.
     finish_reason: Option<&'static str>,
 }
 
@@ -217,21 +216,21 @@ impl Shape for Chat {
     type Choice = ChatChoice;
     type Delta = ChatDelta;
 
-    fn piece(&mut self, Progress { step, finish, .. }: Progress) -> Result<ChatPiece, ApiError> {
-        let mut piece = ChatPiece { finish_reason: finish.map(FinishReason::as_str), ..ChatPiece::default() };
-        if let Some(Step { token, text }) = step {
-            piece.logprobs =
-                self.spellings.as_ref().map(|spellings| ChatLogprobs::of(ChatToken::new(&token, spellings)));
-            match &mut self.calls {
-                Some(calls) => (piece.content, piece.calls) = calls.push(&text),
-                None => piece.content = text,
-            }
+    fn piece(&mut self, Gain { tokens, text, finish, .. }: Gain) -> Result<ChatPiece, ApiError> {
+        let mut piece = ChatPiece { finish_reason: finish.map(Finish::as_str), ..ChatPiece::default() };
+        if let Some(spellings) = self.spellings.as_ref().filter(|_| !tokens.is_empty()) {
+            let content = tokens.iter().map(|token| ChatToken::new(token, spellings)).collect();
+            piece.logprobs = Some(ChatLogprobs { content, refusal: () });
+        }
+        match &mut self.calls {
+            Some(calls) => (piece.content, piece.calls) = calls.push(&text),
+            None => piece.content = text,
         }
         if let (Some(calls), Some(finish)) = (&mut self.calls, finish) {
             let (text, more) = calls.finish();
             piece.content += &text;
             piece.calls.extend(more);
-            if calls.has_call() && finish == FinishReason::Stop {
+            if calls.has_call() && finish == Finish::Stop {
                 piece.finish_reason = Some("tool_calls");
             }
         }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use safelmm_model::{FinishReason, Progress, Step, TokenLogprob};
+use safelmm_model::TokenLogprob;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{Answer, Shape};
+use super::answer::{Answer, Finish, Gain, Shape};
 use super::error::ApiError;
 use super::generation::{Prepared, Shared, generate};
 use super::json::Json;
@@ -58,8 +58,8 @@ pub fn prepare(
         return Err(ApiError::parameter("suffix", message));
     }
     let length = request.max_tokens.map_or(Length::UpTo(DEFAULT_MAX_TOKENS), Length::Exactly);
-    let mut screener = shared.screener(app, principal, "/v1/completions");
-    let prompts = encode(request.prompt, "prompt", app, &mut screener)?
+    let screener = shared.screener(app, principal, "/v1/completions");
+    let prompts = encode(request.prompt, "prompt", app, &screener)?
         .into_iter()
         .map(|encoded| {
             let tokens = encoded.tokens();
@@ -124,7 +124,7 @@ pub struct TextChoice {
     text: String,
     /// Log-probabilities, where they were asked for.
     logprobs: Option<TextLogprobs>,
-    /// Why it ended: `stop` or `length`; null in chunks before the last.
+    /// Why it ended: `stop`, `length` or, by a policy, `content_filter`; null in chunks before the last.
     finish_reason: Option<&'static str>,
 }
 
@@ -133,7 +133,7 @@ pub struct TextChoice {
 pub struct TextPiece {
     text: String,
     logprobs: Option<TextLogprobs>,
-    finish: Option<FinishReason>,
+    finish: Option<Finish>,
 }
 
 impl Shape for Completion {
@@ -148,13 +148,12 @@ impl Shape for Completion {
         self.before
     }
 
-    fn piece(&mut self, progress: Progress) -> Result<TextPiece, ApiError> {
-        let Progress { scored, step, finish, .. } = progress;
+    fn piece(&mut self, gain: Gain) -> Result<TextPiece, ApiError> {
+        let Gain { scored, begun, tokens, text, finish } = gain;
         self.scored.extend(scored);
         let mut piece = TextPiece { finish, ..TextPiece::default() };
         let failed = |error| ApiError::Internal(format!("a token cannot be shown: {error}"));
-        // By now the prompt has been run to its end.
-        if step.is_some() || finish.is_some() {
+        if begun {
             if let Some(scores) = &mut self.scores {
                 piece.logprobs = finish.is_some().then(TextLogprobs::default);
                 if let Some(Echo { tokens, text }) = &self.echo {
@@ -164,10 +163,10 @@ impl Shape for Completion {
             self.scored.clear();
             piece.text = self.echo.take().map(|echo| echo.text).unwrap_or_default();
         }
-        if let Some(Step { token, text }) = step {
-            piece.text += &text;
-            if let Some(scores) = &mut self.scores {
-                piece.logprobs.get_or_insert_default().append(scores.token(&token).map_err(failed)?);
+        piece.text += &text;
+        if let Some(scores) = &mut self.scores {
+            for token in &tokens {
+                piece.logprobs.get_or_insert_default().append(scores.token(token).map_err(failed)?);
             }
         }
         Ok(piece)
@@ -182,7 +181,7 @@ impl Shape for Completion {
     }
 
     fn choice(index: usize, TextPiece { text, logprobs, finish }: TextPiece) -> TextChoice {
-        TextChoice { index, text, logprobs, finish_reason: finish.map(FinishReason::as_str) }
+        TextChoice { index, text, logprobs, finish_reason: finish.map(Finish::as_str) }
     }
 
     fn opening(_index: usize) -> Option<TextChoice> {

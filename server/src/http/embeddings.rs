@@ -1,5 +1,7 @@
 //! `POST /v1/embeddings`: by the encoder where one is configured, else by the model's own states.
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use data_encoding::BASE64;
 use safelmm_model::Generation;
@@ -165,13 +167,13 @@ pub fn prepare(app: &App, principal: &Principal, request: EmbeddingRequest) -> R
         let message = format!("'input' has {inputs} texts: at most {MAX_INPUTS} are possible");
         return Err(ApiError::parameter("input", message));
     }
-    let mut screener = Screener::new(app, principal, "/v1/embeddings", None);
+    let screener = Screener::new(app, principal, "/v1/embeddings", None);
     if let Some(embedder) = embedder {
-        let texts = encode_for(embedder, input, &mut screener)?;
+        let texts = encode_for(embedder, input, &screener)?;
         refuse_empty(texts.iter().map(Vec::is_empty))?;
         return Ok(Plan::Encoder(embedder.clone(), texts));
     }
-    let encoded = encode(input, "input", app, &mut screener)?;
+    let encoded = encode(input, "input", app, &screener)?;
     refuse_empty(encoded.iter().map(|input| input.shown.is_empty()))?;
     let sequence = |tokens| {
         let sequence = Generation::embedding(app.checkpoint(), tokens);
@@ -200,14 +202,14 @@ fn count(input: &Prompt) -> usize {
 }
 
 /// The tokens of texts by the encoder's own tokenizer. Token ids are taken as they are.
-fn encode_for(embedder: &Embedder, input: Prompt, screener: &mut Screener<'_>) -> Result<Vec<Vec<u32>>, ApiError> {
+fn encode_for(embedder: &Embedder, input: Prompt, screener: &Screener) -> Result<Vec<Vec<u32>>, ApiError> {
     let encoder = embedder.encoder();
-    let mut of_text = |text: &String| {
-        screener.screen(text, "input")?;
+    let of_text = |text: &String| {
+        let text = screener.screen(text, "input")?;
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        encoder.tokenize(text).map_err(ApiError::from)
+        encoder.tokenize(&text).map_err(ApiError::from)
     };
     match &input {
         Prompt::Text(text) => Ok(vec![of_text(text)?]),
@@ -220,15 +222,13 @@ fn encode_for(embedder: &Embedder, input: Prompt, screener: &mut Screener<'_>) -
     }
 }
 
-fn screened(
-    encoder: &safelmm_model::Encoder,
-    tokens: &[u32],
-    screener: &mut Screener<'_>,
-) -> Result<Vec<u32>, ApiError> {
+fn screened(encoder: &safelmm_model::Encoder, tokens: &[u32], screener: &Screener) -> Result<Vec<u32>, ApiError> {
     let text = encoder.tokenizer().decode(tokens, true);
     let text = text.map_err(|source| ApiError::Tokenizer { source, param: "input" })?;
-    screener.screen(&text, "input")?;
-    Ok(tokens.to_vec())
+    match screener.screen(&text, "input")? {
+        Cow::Borrowed(_) => Ok(tokens.to_vec()),
+        Cow::Owned(other) => encoder.tokenize(&other).map_err(ApiError::from),
+    }
 }
 
 fn refuse_empty(inputs: impl ExactSizeIterator<Item = bool>) -> Result<(), ApiError> {

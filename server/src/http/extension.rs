@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use safelmm_model::Rating;
-use safelmm_plugins::{Entry, Verdict};
+use safelmm_plugins::{Entry, Hook, Scope, Verdict};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -32,8 +32,11 @@ pub struct Extension {
 }
 
 /// What an answer says under `safelmm`.
-#[derive(Clone, Debug, Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct Report {
+    /// The policies of the request, who have not yet found everything.
+    #[serde(skip)]
+    scope: Scope,
     /// The ceiling of the answer; null for a model without ratings.
     #[schema(value_type = Option<String>)]
     rating: Option<Rating>,
@@ -56,30 +59,32 @@ struct Finding {
     /// The policy.
     plugin: String,
     /// When it spoke.
-    hook: &'static str,
+    #[schema(value_type = String)]
+    hook: Hook,
     /// What it decided.
     #[schema(value_type = String)]
     verdict: Verdict,
     /// What it found.
-    category: &'static str,
+    category: String,
     /// How sure it is, from 0 to 1.
     score: f32,
 }
 
 impl Report {
-    /// What was asked for, and what the policies found.
-    pub fn new(Extension { rating, guidance, declared_use, attachment }: &Extension, policy: Vec<Entry>) -> Self {
-        let finding =
-            |Entry { plugin, hook, verdict, category, score }| Finding { plugin, hook, verdict, category, score };
-        let policy = policy.into_iter().map(finding).collect();
+    /// What was asked for; the policies are still at it.
+    pub fn new(Extension { rating, guidance, declared_use, attachment }: &Extension, scope: Scope) -> Self {
         let stores = attachment.as_ref().map(|attachment| attachment.stores.clone()).unwrap_or_default();
         let (rating, guidance, declared_use) = (*rating, *guidance, *declared_use);
-        Report { rating, guidance, declared_use, stores, attributions: Vec::new(), policy }
+        let (attributions, policy) = Default::default();
+        Report { scope, rating, guidance, declared_use, stores, attributions, policy }
     }
 
-    /// The report with where the answer, or a choice of it, comes from.
+    /// The report with where the answer, or a choice of it, comes from, and with what the policies have found by now.
     pub fn with(&self, attributions: Vec<Attribution>) -> Self {
-        Report { attributions, ..self.clone() }
+        let finding =
+            |Entry { plugin, hook, verdict, category, score }| Finding { plugin, hook, verdict, category, score };
+        let policy = self.scope.entries().into_iter().map(finding).collect();
+        Report { attributions, policy, ..self.clone() }
     }
 }
 

@@ -9,7 +9,7 @@ use safelmm_model::Generation;
 use tokio::sync::Semaphore;
 use tracing::Span;
 
-use super::answer::{Head, Running, Shape, Streaming, answer};
+use super::answer::{Head, Running, Sequences, Shape, Streaming, answer};
 use super::error::ApiError;
 use super::extension::{Extension, Report};
 use super::journal::Journal;
@@ -62,7 +62,7 @@ impl Shared {
     }
 
     /// What takes the request's texts through the policies.
-    pub fn screener<'a>(&self, app: &'a App, principal: &Principal, route: &'static str) -> Screener<'a> {
+    pub fn screener(&self, app: &App, principal: &Principal, route: &'static str) -> Screener {
         Screener::new(app, principal, route, Some(&self.extension))
     }
 
@@ -72,10 +72,11 @@ impl Shared {
         app: &App,
         prompts: Prompts<S>,
         wanted: &Wanted,
-        screener: Screener<'_>,
+        screener: Screener,
     ) -> Result<Prepared<S>, ApiError> {
-        let plan = Plan::new(app, prompts, &self.sampling, wanted, &self.extension, self.most_tokens)?;
-        let report = Report::new(&self.extension, screener.into_entries());
+        let scope = screener.into_scope();
+        let plan = Plan::new(app, prompts, &self.sampling, wanted, &self.extension, &scope, self.most_tokens)?;
+        let report = Report::new(&self.extension, scope);
         Ok(Prepared { plan, streaming: self.streaming, extension: self.extension, report })
     }
 }
@@ -103,8 +104,9 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     let attachment = extension.attachment;
     let sources = attachment.as_ref().map(|attachment| attachment.retrieval.domain()).unwrap_or_default();
     let submitted = submit(&app, &principal, plan.generations, extension.declared_use, &sources);
-    let origin = attachment.filter(|attachment| attachment.is_told()).map(|attachment| (app.clone(), attachment));
-    let running = Running::new(submitted, journal, plan.shapes, origin, plan.traced)?;
+    let origin = attachment.filter(|attachment| attachment.is_traced()).map(|attachment| (app.clone(), attachment));
+    let sequences = Sequences { shapes: plan.shapes, guards: plan.guards, traced: plan.traced };
+    let running = Running::new(submitted, journal, sequences, origin)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),

@@ -145,13 +145,6 @@ pub struct ChatLogprobs {
     pub refusal: (),
 }
 
-impl ChatLogprobs {
-    /// Those of one token.
-    pub fn of(token: ChatToken) -> Self {
-        ChatLogprobs { content: vec![token], refusal: () }
-    }
-}
-
 /// A token of a chat's answer, and what could have stood in its place.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct ChatToken {

@@ -15,7 +15,7 @@ const MAX_MESSAGES: usize = 4096;
 ///
 /// # Errors
 /// What is missing, empty or not supported, by its path; a policy's refusal; a model without a chat template.
-pub fn check(messages: Vec<Message>, app: &App, screener: &mut Screener<'_>) -> Result<Vec<ChatMessage>, ApiError> {
+pub fn check(messages: Vec<Message>, app: &App, screener: &Screener) -> Result<Vec<ChatMessage>, ApiError> {
     if !app.checkpoint().tokenizer.has_chat_template() {
         return Err(ApiError::Tokenizer { source: TokenizerError::NoChatTemplate, param: "messages" });
     }
@@ -27,17 +27,18 @@ pub fn check(messages: Vec<Message>, app: &App, screener: &mut Screener<'_>) -> 
         return Err(ApiError::parameter("messages", message));
     }
     let takes_tools = app.checkpoint().tokenizer.takes_tools();
-    let messages: Vec<ChatMessage> = messages
+    let mut messages: Vec<ChatMessage> = messages
         .into_iter()
         .enumerate()
         .map(|(index, message)| check_message(message, takes_tools, &format!("messages[{index}]")))
         .collect::<Result<_, _>>()?;
-    for message in &messages {
-        let calls = message.tool_calls.iter().flat_map(|call| [&call.id, &call.name, &call.arguments]);
-        let texts = [&message.role, &message.content].into_iter().chain(&message.name).chain(&message.tool_call_id);
+    for message in &mut messages {
+        let ChatMessage { role, content, name, tool_calls, tool_call_id } = message;
+        let calls = tool_calls.iter_mut().flat_map(|call| [&mut call.id, &mut call.name, &mut call.arguments]);
+        let texts = [role, content].into_iter().chain(name).chain(tool_call_id);
         // A template writes all of them into the prompt.
         for text in texts.chain(calls) {
-            screener.screen(text, "messages")?;
+            screener.screened(text, "messages")?;
         }
     }
     Ok(messages)

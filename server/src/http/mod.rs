@@ -31,7 +31,9 @@ mod completions;
 mod embeddings;
 mod health;
 mod models;
+mod moderations;
 mod pages;
+mod plugins;
 mod stores;
 mod tokens;
 
@@ -70,6 +72,8 @@ pub fn router(app: App) -> Router {
         .routes(routes!(stores::compact))
         .routes(routes!(stores::search))
         .routes(routes!(attributions::attributions))
+        .routes(routes!(moderations::moderations))
+        .routes(routes!(plugins::list))
         .routes(routes!(models::list))
         .routes(routes!(models::get))
         .routes(routes!(tokens::tokenize))

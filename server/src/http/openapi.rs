@@ -24,6 +24,7 @@ use super::models;
     tags(
         (name = "generation", description = "Texts from the model"),
         (name = "stores", description = "Licensed text that requests may attach"),
+        (name = "policies", description = "What texts are judged by"),
         (name = "tokens", description = "Texts to tokens and back"),
         (name = "models", description = "What is served"),
         (name = "health", description = "For probes"),

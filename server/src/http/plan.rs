@@ -1,6 +1,9 @@
 //! From checked parameters to the sequences that the engine will run.
 
+use std::sync::Arc;
+
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, LogitsStage, StopStrings};
+use safelmm_plugins::{Answer, Guard, Scope};
 
 use super::answer::Ranking;
 use super::attachment::Traced;
@@ -8,6 +11,7 @@ use super::error::ApiError;
 use super::extension::Extension;
 use super::sampling::Sampling;
 use crate::app::App;
+use crate::policies::PolicyStage;
 
 /// The most sequences (prompts times candidates) of one request.
 const MAX_SEQUENCES: usize = 256;
@@ -66,6 +70,8 @@ pub struct Plan<S> {
     pub generations: Vec<Generation>,
     /// The state of each sequence's answer.
     pub shapes: Vec<S>,
+    /// What the text of each sequence goes through before it leaves.
+    pub guards: Vec<Guard>,
     /// What will be known of each sequence, for those who ask where it comes from.
     pub traced: Vec<Traced>,
     /// Which candidates become choices.
@@ -77,14 +83,15 @@ pub struct Plan<S> {
 }
 
 impl<S> Plan<S> {
-    /// Checks the prompts against the model and prepares every sequence; nothing is computed yet. `most_tokens` is the most
-    /// that the key's limits can ever let through, prompts and answers together.
+    /// Checks the prompts against the model and prepares every sequence; nothing is computed yet. `policies` are those of
+    /// the request; `most_tokens` is the most that the key's limits can ever let through, prompts and answers together.
     pub fn new(
         app: &App,
         Prompts { prompts, param, length, best_of }: Prompts<S>,
         sampling: &Sampling,
         wanted: &Wanted,
         extension: &Extension,
+        policies: &Scope,
         most_tokens: Option<usize>,
     ) -> Result<Self, ApiError> {
         let best_of = best_of.unwrap_or(sampling.n);
@@ -96,8 +103,8 @@ impl<S> Plan<S> {
         let stop = StopStrings::new(sampling.stop.clone())
             .map_err(|error| ApiError::parameter("stop", format!("'stop' cannot be used: {error}")))?;
         let ranking = Ranking { best_of, n: sampling.n };
-        let (generations, shapes, traced) = Default::default();
-        let mut plan = Plan { generations, shapes, traced, ranking, prompt_tokens: 0, max_tokens: 0 };
+        let (generations, shapes, guards, traced) = Default::default();
+        let mut plan = Plan { generations, shapes, guards, traced, ranking, prompt_tokens: 0, max_tokens: 0 };
         let retrieval = extension.attachment.as_ref().map(|attachment| &attachment.retrieval);
         let taken = |prompt: &Prompt<S>| prompt.tokens.len() + usize::from(extension.rating.is_some());
         let room = most_tokens.map_or(usize::MAX, |most| {
@@ -118,8 +125,15 @@ impl<S> Plan<S> {
                 );
                 return Err(ApiError::parameter("max_tokens", message));
             }
+            let text = text_for(policies, prompt, app, param)?;
             for index in 0..best_of {
-                let added = retrieval.map(|retrieval| retrieval.add(app.checkpoint(), left)).unwrap_or_default();
+                let added = retrieval.map(|retrieval| retrieval.add(app.checkpoint(), left, policies));
+                let added = added.unwrap_or_default();
+                let answer = Answer::new(policies.clone(), Arc::clone(&text));
+                let mut stages = wanted.stages.as_ref().map_or_else(Vec::new, |stages| stages());
+                if answer.adjusts() {
+                    stages.push(Box::new(PolicyStage::new(answer.clone(), app.checkpoint().tokenizer.eos_ids())));
+                }
                 let request = GenerationRequest {
                     rating: extension.rating,
                     guidance: extension.guidance,
@@ -129,7 +143,7 @@ impl<S> Plan<S> {
                     top_logprobs: wanted.top_logprobs,
                     score_prompt: wanted.score_prompt,
                     may_call: wanted.may_call,
-                    stages: wanted.stages.as_ref().map_or_else(Vec::new, |stages| stages()),
+                    stages,
                     distribution: added.distribution,
                     context: added.context,
                     ..GenerationRequest::new(prompt.tokens.clone(), max_tokens)
@@ -143,11 +157,21 @@ impl<S> Plan<S> {
                 let (recorder, prompt_tokens) = (added.recorder, generation.text_tokens());
                 plan.generations.push(generation);
                 plan.shapes.push((prompt.shape)());
+                plan.guards.push(answer.guard());
                 plan.traced.push(Traced { recorder, prompt_tokens, ..Traced::default() });
             }
         }
         Ok(plan)
     }
+}
+
+/// What policies that look at answers are told of the prompt: the text of its tokens, without control tokens.
+fn text_for<S>(policies: &Scope, prompt: &Prompt<S>, app: &App, param: &'static str) -> Result<Arc<str>, ApiError> {
+    if !policies.hooks().in_sessions() {
+        return Ok(Arc::from(""));
+    }
+    let text = app.checkpoint().tokenizer.decode(&prompt.tokens, true);
+    text.map(Arc::from).map_err(|source| ApiError::Tokenizer { source, param })
 }
 
 impl Length {

@@ -1,5 +1,7 @@
 //! Prompts as texts and as token ids.
 
+use std::borrow::Cow;
+
 use super::error::ApiError;
 use super::request::Prompt;
 use super::screener::Screener;
@@ -38,12 +40,7 @@ impl Encoded {
 ///
 /// # Errors
 /// An empty list, a text that a policy refuses or that has no tokens, and ids that a client may not set.
-pub fn encode(
-    prompt: Prompt,
-    param: &'static str,
-    app: &App,
-    screener: &mut Screener<'_>,
-) -> Result<Vec<Encoded>, ApiError> {
+pub fn encode(prompt: Prompt, param: &'static str, app: &App, screener: &Screener) -> Result<Vec<Encoded>, ApiError> {
     let prompts = match prompt {
         Prompt::Text(text) => vec![encode_text(text, param, app, screener)?],
         Prompt::Texts(texts) => {
@@ -62,8 +59,8 @@ pub fn encode(
     Ok(prompts)
 }
 
-fn encode_text(text: String, param: &'static str, app: &App, screener: &mut Screener<'_>) -> Result<Encoded, ApiError> {
-    screener.screen(&text, param)?;
+fn encode_text(mut text: String, param: &'static str, app: &App, screener: &Screener) -> Result<Encoded, ApiError> {
+    screener.screened(&mut text, param)?;
     let checkpoint = app.checkpoint();
     // The sequences of a rated model begin with the rating, so that the tokenizer need not add a beginning.
     let encoded = checkpoint.tokenizer.encode(&text, !checkpoint.rated());
@@ -76,7 +73,7 @@ fn check_tokens(
     param: &'static str,
     path: &str,
     app: &App,
-    screener: &mut Screener<'_>,
+    screener: &Screener,
 ) -> Result<Encoded, ApiError> {
     let checkpoint = app.checkpoint();
     let tokenizer = &checkpoint.tokenizer;
@@ -101,6 +98,11 @@ fn check_tokens(
         return Err(ApiError::parameter(path, message));
     }
     let text = tokenizer.decode(&tokens, true).map_err(|source| ApiError::Tokenizer { source, param })?;
-    screener.screen(&text, param)?;
-    Ok(Encoded { shown: tokens, begins, text: None })
+    let Cow::Owned(text) = screener.screen(&text, param)? else {
+        return Ok(Encoded { shown: tokens, begins, text: None });
+    };
+    // What a policy has put in place of these tokens' text.
+    let first = tokens.iter().copied().take(usize::from(begins));
+    let encoded = tokenizer.encode(&text, false).map_err(|source| ApiError::Tokenizer { source, param })?;
+    Ok(Encoded { shown: first.chain(encoded).collect(), begins, text: Some(text) })
 }

@@ -1,45 +1,58 @@
 //! What takes the texts of one request through the policies.
 
+use std::borrow::Cow;
+
 use safelmm_model::Rating;
-use safelmm_plugins::{self as plugins, Caller, DeclaredUse, Entry, RequestContext};
+use safelmm_plugins::{self as plugins, Caller, DeclaredUse, RequestContext, Scope};
 
 use super::error::ApiError;
 use super::extension::Extension;
 use crate::app::App;
 use crate::keys::{Principal, Use};
 
-/// Puts the texts of one request through the policies, which are told who asks for what, and keeps what they flag.
-pub struct Screener<'a> {
-    app: &'a App,
-    request: RequestContext,
-    entries: Vec<Entry>,
+/// Puts the texts of one request through the policies, which are told who asks for what.
+pub struct Screener {
+    scope: Scope,
 }
 
-impl<'a> Screener<'a> {
+impl Screener {
     /// `route`: the path; `extension`: what the request asks for under `safelmm`, where the route has it.
-    pub fn new(app: &'a App, principal: &Principal, route: &'static str, extension: Option<&Extension>) -> Self {
+    pub fn new(app: &App, principal: &Principal, route: &'static str, extension: Option<&Extension>) -> Self {
         let caller = principal.id().map(|id| Caller { key_id: id.to_string(), key_name: principal.name().to_owned() });
         let request = RequestContext {
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            model: app.model_name().to_owned(),
             caller,
             rating: extension.and_then(|extension| extension.rating).map(rating),
             declared_use: extension.map(|extension| declared_use(extension.declared_use)),
             route,
+            language: None,
         };
-        Screener { app, request, entries: Vec::new() }
+        Screener { scope: app.policies().pipeline().scope(request) }
     }
 
-    /// Screens a text that stands in `param`.
+    /// Screens a text that stands in `param`; returns what may be used of it, which a policy may have rewritten.
     ///
     /// # Errors
     /// A policy's refusal.
-    pub fn screen(&mut self, text: &str, param: &'static str) -> Result<(), ApiError> {
-        let outcome = self.app.policies().screen_prompt(text, &self.request, &mut self.entries);
-        outcome.map_err(|denial| ApiError::Policy { denial, param })
+    pub fn screen<'t>(&self, text: &'t str, param: &'static str) -> Result<Cow<'t, str>, ApiError> {
+        self.scope.screen_prompt(text).map_err(|denial| ApiError::Policy { denial, param })
     }
 
-    /// What the policies flagged.
-    pub fn into_entries(self) -> Vec<Entry> {
-        self.entries
+    /// As [`Self::screen`], of a text that is kept.
+    ///
+    /// # Errors
+    /// A policy's refusal.
+    pub fn screened(&self, text: &mut String, param: &'static str) -> Result<(), ApiError> {
+        if let Cow::Owned(other) = self.screen(text, param)? {
+            *text = other;
+        }
+        Ok(())
+    }
+
+    /// The policies that hold for the request, and what they have found.
+    pub fn into_scope(self) -> Scope {
+        self.scope
     }
 }
 
@@ -73,22 +86,27 @@ mod tests {
         let app = App::start(Arc::new(crate::demo::open().unwrap()), &Config::default()).unwrap();
         let extension =
             Extension { rating: Some(Rating::R), guidance: 1.0, declared_use: Use::NonCommercial, attachment: None };
-        let local = Screener::new(&app, &Principal::local(), "/v1/completions", Some(&extension)).request;
+        let local = Screener::new(&app, &Principal::local(), "/v1/completions", Some(&extension)).into_scope();
         let expected = RequestContext {
+            id: local.request().id.clone(),
+            model: app.model_name().to_owned(),
             caller: None,
             rating: Some(plugins::Rating::R),
             declared_use: Some(DeclaredUse::NonCommercial),
             route: "/v1/completions",
+            language: None,
         };
-        assert_eq!(local, expected);
+        assert_eq!(*local.request(), expected);
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.toml");
         let key = keys::add(&path, "web", Rights::default(), Limits::default(), None).unwrap().key;
         let principal = Keyring::open(&path).unwrap().authenticate(&key.reveal()).unwrap();
-        let keyed = Screener::new(&app, &principal, "/tokenize", None).request;
+        let keyed = Screener::new(&app, &principal, "/tokenize", None).into_scope();
         let caller = Some(Caller { key_id: key.id().to_string(), key_name: "web".into() });
-        assert_eq!(keyed, RequestContext { caller, rating: None, declared_use: None, route: "/tokenize" });
+        let RequestContext { id, caller: told, rating, declared_use, route, .. } = keyed.request().clone();
+        assert_eq!((told, rating, declared_use, route), (caller, None, None, "/tokenize"));
+        assert_ne!(id, local.request().id);
     }
 
     #[test]

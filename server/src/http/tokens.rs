@@ -96,11 +96,11 @@ pub fn prepare(app: &App, principal: &Principal, request: TokenizeRequest) -> Re
                 let message = "'add_special_tokens' must be false with 'messages': the chat template writes its own";
                 return Err(ApiError::parameter("add_special_tokens", message));
             }
-            let mut screener = Screener::new(app, principal, "/tokenize", None);
+            let screener = Screener::new(app, principal, "/tokenize", None);
             let choice = Some(ToolChoice::Mode(ToolMode::Auto));
-            let calling = calling(tools.unwrap_or_default(), choice, None, app, &mut screener)?;
+            let calling = calling(tools.unwrap_or_default(), choice, None, app, &screener)?;
             let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
-            let messages = messages::check(messages, app, &mut screener)?;
+            let messages = messages::check(messages, app, &screener)?;
             let encoded = tokenizer.encode_chat(&messages, tools, add_generation_prompt.unwrap_or(true));
             encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?
         }

@@ -1,10 +1,11 @@
 //! `tools`, `tool_choice` and `parallel_tool_calls`: what the model may call, and the calls in its answer.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use safelmm_model::{Grammar, TokenizerError, Tool, ToolFormat, ToolParser, ToolPiece};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::constraints::{check_name, refusal};
@@ -35,7 +36,7 @@ pub fn calling(
     choice: Option<ToolChoice>,
     parallel: Option<bool>,
     app: &App,
-    screener: &mut Screener<'_>,
+    screener: &Screener,
 ) -> Result<Option<Calling>, ApiError> {
     let choice = choice.unwrap_or(ToolChoice::Mode(ToolMode::Auto));
     if tools.is_empty() {
@@ -74,7 +75,7 @@ pub fn calling(
     Ok(Some(Calling { tools, format, required, parallel: parallel.unwrap_or(true) }))
 }
 
-fn check_tools(tools: Vec<request::Tool>, required: bool, screener: &mut Screener<'_>) -> Result<Vec<Tool>, ApiError> {
+fn check_tools(tools: Vec<request::Tool>, required: bool, screener: &Screener) -> Result<Vec<Tool>, ApiError> {
     if tools.len() > MAX_TOOLS {
         let message = format!("'tools' has {} functions: at most {MAX_TOOLS} are possible", tools.len());
         return Err(ApiError::parameter("tools", message));
@@ -100,13 +101,13 @@ fn check_tools(tools: Vec<request::Tool>, required: bool, screener: &mut Screene
                 return Err(ApiError::parameter(path("name"), message));
             }
             let mut definition = json!({"type": "function", "function": {"name": name}});
-            if let Some(description) = description {
-                screener.screen(&description, "tools")?;
+            if let Some(mut description) = description {
+                screener.screened(&mut description, "tools")?;
                 definition["function"]["description"] = description.into();
             }
             if let Some(parameters) = parameters {
-                screener.screen(&parameters.0.to_string(), "tools")?;
-                definition["function"]["parameters"] = parameters.0;
+                definition["function"]["parameters"] =
+                    screened_parameters(parameters.0, &path("parameters"), screener)?;
             }
             Tool::from_json(definition).map_err(|error| {
                 let path = format!("tools[{index}].{}", error.field);
@@ -114,6 +115,18 @@ fn check_tools(tools: Vec<request::Tool>, required: bool, screener: &mut Screene
             })
         })
         .collect()
+}
+
+/// Parameters as a policy leaves them: its text must still be JSON.
+fn screened_parameters(parameters: Value, path: &str, screener: &Screener) -> Result<Value, ApiError> {
+    let text = parameters.to_string();
+    match screener.screen(&text, "tools")? {
+        Cow::Borrowed(_) => Ok(parameters),
+        Cow::Owned(other) => serde_json::from_str(&other).map_err(|_| {
+            let message = format!("'{path}' holds what a policy takes out, and would be no JSON without it: change it");
+            ApiError::parameter(path, message)
+        }),
+    }
 }
 
 impl Calling {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use safelmm_datastore::View;
 use safelmm_model::{Checkpoint, ContextSource, LogitsStage};
+use safelmm_plugins::{Hook, Scope};
 
 use super::evidence::Recorder;
 use super::gate::Gate;
@@ -54,8 +55,8 @@ impl Retrieval {
         self.passages.as_ref().map_or(0, |passages| passages.count.saturating_mul(passages.tokens))
     }
 
-    /// What a sequence gets that has `room` tokens of context left for passages.
-    pub fn add(&self, checkpoint: &Arc<Checkpoint>, room: usize) -> Added {
+    /// What a sequence gets that has `room` tokens of context left for passages, of which `policies` leave some.
+    pub fn add(&self, checkpoint: &Arc<Checkpoint>, room: usize, policies: &Scope) -> Added {
         let recorder = self.recorded.then(Recorder::default);
         // Where there is nothing to use, an answer is that of a request without stores, bit for bit.
         if self.view.is_empty() {
@@ -68,7 +69,9 @@ impl Retrieval {
         let context = self.passages.as_ref().map(|passages| {
             let sizes = (passages.count, passages.stride, self.passage_tokens().min(room));
             let (checkpoint, ranking) = (Arc::clone(checkpoint), passages.ranking.clone());
-            let context = PassageContext::new(checkpoint, self.view.clone(), ranking, sizes, recorder.clone());
+            let policies = Some(policies).filter(|policies| policies.hooks().has(Hook::FilterPassages)).cloned();
+            let view = self.view.clone();
+            let context = PassageContext::new(checkpoint, view, ranking, sizes, recorder.clone(), policies);
             Box::new(context) as Box<dyn ContextSource>
         });
         Added { distribution: interpolation.into_iter().collect(), context, recorder }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::support::TestApp;
 
 /// Method and path of everything that can be reached.
-const ROUTES: [(&str, &str); 29] = [
+const ROUTES: [(&str, &str); 31] = [
     ("get", "/"),
     ("post", "/detokenize"),
     ("get", "/docs"),
@@ -29,6 +29,8 @@ const ROUTES: [(&str, &str); 29] = [
     ("get", "/v1/models"),
     ("get", "/v1/models/{id}"),
     ("get", "/v1/models/{id}/provenance"),
+    ("post", "/v1/moderations"),
+    ("get", "/v1/plugins"),
     ("get", "/v1/stores"),
     ("post", "/v1/stores"),
     ("get", "/v1/stores/{store}"),
@@ -40,13 +42,14 @@ const ROUTES: [(&str, &str); 29] = [
 ];
 
 /// Paths that take a body.
-const POSTS: [&str; 9] = [
+const POSTS: [&str; 10] = [
     "/detokenize",
     "/tokenize",
     "/v1/attributions",
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/moderations",
     "/v1/stores",
     "/v1/stores/{store}/documents",
     "/v1/stores/{store}/search",

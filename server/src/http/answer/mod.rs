@@ -1,5 +1,6 @@
 //! From engine events to the answer: one JSON body, or a stream of server-sent events.
 
+mod clearing;
 mod stream;
 mod whole;
 
@@ -9,6 +10,11 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use std::sync::Arc;
+
+pub use clearing::{Finish, Gain};
+
+use clearing::Clearing;
+use safelmm_plugins::Guard;
 
 use super::attachment::{Attachment, Traced};
 use super::error::ApiError;
@@ -39,8 +45,8 @@ pub trait Shape: Send + 'static {
     fn before(&self) -> usize {
         0
     }
-    /// What the choice gains by the engine's progress.
-    fn piece(&mut self, progress: Progress) -> Result<Self::Piece, ApiError>;
+    /// What the choice gains by what the policies have let pass.
+    fn piece(&mut self, gain: Gain) -> Result<Self::Piece, ApiError>;
     /// Puts a piece behind those before it.
     fn append(whole: &mut Self::Piece, piece: Self::Piece);
     /// A complete choice.
@@ -138,17 +144,33 @@ pub struct Ranking {
     pub n: usize,
 }
 
+/// What belongs to the sequences of a request, one of each for each of them.
+pub struct Sequences<S> {
+    /// The state of its answer.
+    pub shapes: Vec<S>,
+    /// What its text goes through before it leaves.
+    pub guards: Vec<Guard>,
+    /// What is known of it, for those who ask where it comes from.
+    pub traced: Vec<Traced>,
+}
+
+/// One sequence of a request.
+struct Sequence<S> {
+    shape: S,
+    clearing: Clearing,
+    traced: Traced,
+    /// Nothing more is told of it, though the engine may go on until the others have ended.
+    over: bool,
+}
+
 /// A request that the engine has accepted.
 pub struct Running<S> {
     /// Dropping it cancels the request.
     ticket: Ticket,
     journal: Journal,
-    /// One for each sequence.
-    shapes: Vec<S>,
-    /// Who can say where a sequence comes from, where that was asked for.
+    sequences: Vec<Sequence<S>>,
+    /// Who can say where a sequence comes from, where someone asks.
     origin: Option<(App, Arc<Attachment>)>,
-    /// One for each sequence.
-    traced: Vec<Traced>,
 }
 
 impl<S: Shape> Running<S> {
@@ -156,12 +178,14 @@ impl<S: Shape> Running<S> {
     pub fn new(
         submitted: Result<Ticket, EngineError>,
         mut journal: Journal,
-        shapes: Vec<S>,
+        sequences: Sequences<S>,
         origin: Option<(App, Arc<Attachment>)>,
-        traced: Vec<Traced>,
     ) -> Result<Self, ApiError> {
+        let Sequences { shapes, guards, traced } = sequences;
+        let all = shapes.into_iter().zip(guards).zip(traced);
+        let one = |((shape, guard), traced)| Sequence { shape, clearing: Clearing::new(guard), traced, over: false };
         match submitted {
-            Ok(ticket) => Ok(Running { ticket, journal, shapes, origin, traced }),
+            Ok(ticket) => Ok(Running { ticket, journal, sequences: all.map(one).collect(), origin }),
             Err(error) => {
                 journal.failed(&error);
                 Err(error.into())
@@ -169,30 +193,46 @@ impl<S: Shape> Running<S> {
         }
     }
 
-    /// The next progress of any sequence, as a piece of its choice, and what is known of it besides.
+    /// The next progress of any sequence that is not over, as a piece of its choice, and what is known of it besides.
     async fn next(&mut self) -> Result<Advance<S::Piece>, ApiError> {
-        let (index, progress) = next_progress(&mut self.ticket, &mut self.journal).await?;
-        let Some(shape) = self.shapes.get_mut(index) else {
-            return Err(ApiError::Internal(format!("the engine tells of sequence {index}, which was not submitted")));
-        };
+        loop {
+            let (index, progress) = next_progress(&mut self.ticket, &mut self.journal).await?;
+            let Some(sequence) = self.sequences.get_mut(index) else {
+                let message = format!("the engine tells of sequence {index}, which was not submitted");
+                return Err(ApiError::Internal(message));
+            };
+            if !sequence.over {
+                return self.advance(index, progress).await;
+            }
+        }
+    }
+
+    async fn advance(&mut self, index: usize, progress: Progress) -> Result<Advance<S::Piece>, ApiError> {
         let logprob = progress.step.as_ref().map(|step| step.token.logprob);
-        let finished = progress.finish.is_some();
-        let traced = self.traced.get_mut(index).filter(|_| self.origin.is_some());
-        if let Some(traced) = traced {
-            traced.before = shape.before();
+        let before = self.sequences[index].shape.before();
+        if self.origin.is_some() {
+            let traced = &mut self.sequences[index].traced;
+            traced.before = before;
             traced.follow(&progress);
         }
-        let piece = shape.piece(progress)?;
-        let attributions = if finished { self.attribute(index).await? } else { Vec::new() };
-        Ok(Advance { index, logprob, finished, attributions, piece })
+        let found = if progress.finish.is_some() { self.attribute(index).await? } else { Vec::new() };
+        let is_told = self.origin.as_ref().is_some_and(|(_, attachment)| attachment.is_told());
+        let sequence = &mut self.sequences[index];
+        let gain = sequence.clearing.clear(progress, &found).await?;
+        let attributions = if is_told { sequence.clearing.realign(found, before) } else { Vec::new() };
+        sequence.over = gain.finish.is_some();
+        Ok(Advance { index, logprob, finished: sequence.over, attributions, piece: sequence.shape.piece(gain)? })
+    }
+
+    fn len(&self) -> usize {
+        self.sequences.len()
     }
 
     /// Where a finished sequence comes from, away from the threads that serve sockets.
     async fn attribute(&mut self, index: usize) -> Result<Vec<Attribution>, ApiError> {
-        let (Some((app, attachment)), Some(traced)) = (&self.origin, self.traced.get_mut(index)) else {
-            return Ok(Vec::new());
-        };
-        let (app, attachment, traced) = (app.clone(), Arc::clone(attachment), std::mem::take(traced));
+        let Some((app, attachment)) = &self.origin else { return Ok(Vec::new()) };
+        let traced = std::mem::take(&mut self.sequences[index].traced);
+        let (app, attachment) = (app.clone(), Arc::clone(attachment));
         let failed = |error| ApiError::Internal(format!("an answer cannot be attributed: {error}"));
         blocking(move || attachment.attribute(traced, &app).map_err(failed)).await
     }

@@ -16,7 +16,7 @@ use crate::http::extension::Report;
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 pub(super) fn stream<S: Shape>(head: Head, running: Running<S>, include_usage: bool) -> Response {
-    let unfinished = running.shapes.len();
+    let unfinished = running.len();
     let mut frames = Frames { head, running, unfinished, include_usage, ready: VecDeque::new(), over: false };
     for delta in (0..unfinished).filter_map(S::opening) {
         frames.chunk(delta, None);

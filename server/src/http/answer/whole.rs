@@ -28,7 +28,7 @@ pub(super) async fn whole<S: Shape>(
     mut running: Running<S>,
     ranking: Ranking,
 ) -> Result<Response, ApiError> {
-    let mut unfinished = running.shapes.len();
+    let mut unfinished = running.len();
     let mut candidates: Vec<Candidate<S::Piece>> = (0..unfinished)
         .map(|_| Candidate { whole: S::Piece::default(), logprob: 0.0, tokens: 0, attributions: Vec::new() })
         .collect();

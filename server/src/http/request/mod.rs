@@ -4,6 +4,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod extension;
+mod moderations;
 mod stores;
 mod tokens;
 mod values;
@@ -15,6 +16,7 @@ pub use chat::{
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingRequest, Encoding};
 pub use extension::{Attribution, ExtensionFields, Mode, PassageRanking, Retrieval};
+pub use moderations::{ModerationInput, ModerationRequest};
 pub use stores::{AttributionRequest, DocumentFields, DocumentsRequest, PermissionFields, SearchRequest, StoreRequest};
 pub use tokens::{DetokenizeRequest, TokenizeRequest};
 pub use values::{LogitBias, Prompt, Seed, Stop};

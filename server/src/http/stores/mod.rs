@@ -340,7 +340,8 @@ fn found(name: &str, request: SearchRequest, app: &App, principal: &Principal) -
         let message = format!("'query' is longer than {MAX_QUERY_BYTES} bytes: expected a few words");
         return Err(ApiError::parameter("query", message));
     }
-    Screener::new(app, principal, "/v1/stores/{store}/search", None).screen(&query, "query")?;
+    let screener = Screener::new(app, principal, "/v1/stores/{store}/search", None);
+    let query = screener.screen(&query, "query")?;
     let access = access(app, declared_use, rating, true);
     let exclude = exclude_documents.unwrap_or_default();
     let (views, _) = open(&[name.to_owned()], app, principal, &access, &exclude)?;

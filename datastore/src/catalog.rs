@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,6 +18,9 @@ use crate::rating::Rating;
 use crate::receipt::Receipt;
 use crate::storage::{Change, Closed, KeyValue, Tree};
 use crate::view::DocumentInfo;
+
+/// The pause before it is asked again whether a scan has ended.
+const RETIRING: Duration = Duration::from_millis(5);
 
 /// What is known of a document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,7 +162,7 @@ pub(crate) struct Entry {
 
 /// The records of a store with what is looked up in them often.
 pub(crate) struct Catalog {
-    storage: Box<dyn KeyValue>,
+    storage: Arc<dyn KeyValue>,
     digest: CatalogDigest,
     /// Live documents by the hash of their id.
     ids: HashMap<[u8; 16], Entry>,
@@ -185,7 +190,7 @@ impl Catalog {
     /// Reads all records; those of commits after `sequence` never happened and are deleted.
     pub(crate) fn load(storage: Box<dyn KeyValue>, folder: &Path, sequence: u64) -> Result<Catalog, StoreError> {
         let mut catalog = Catalog {
-            storage,
+            storage: Arc::from(storage),
             digest: CatalogDigest::default(),
             ids: HashMap::new(),
             dead: HashSet::new(),
@@ -277,24 +282,16 @@ impl Catalog {
         value.map(|value| parse(folder, number, &value)).transpose()
     }
 
-    /// Visits the live documents, the oldest first.
-    pub(crate) fn live(&self, folder: &Path, visit: &mut dyn FnMut(u64, DocumentRecord)) -> Result<(), StoreError> {
-        self.storage.scan(Tree::Documents, &mut |number, value| {
-            if !self.dead.contains(&number) {
-                visit(number, parse(folder, number, value)?);
-            }
-            Ok(())
-        })
+    /// The records as they are after the commit `sequence`, the last one.
+    pub(crate) fn snapshot(&self, sequence: u64) -> Snapshot {
+        Snapshot { storage: self.storage.clone(), dead: self.dead.clone(), sequence }
     }
 
-    /// All receipts, the oldest first.
-    pub(crate) fn receipts(&self, folder: &Path) -> Result<Vec<Receipt>, StoreError> {
-        let mut found = Vec::new();
-        self.storage.scan(Tree::Receipts, &mut |key, value| {
-            found.push(parse(folder, key, value)?);
-            Ok(())
-        })?;
-        Ok(found)
+    /// Closes a catalogue that another one has replaced, when the last scan of a snapshot has ended.
+    pub(crate) fn retire(self) {
+        while Arc::strong_count(&self.storage) > 1 {
+            std::thread::sleep(RETIRING);
+        }
     }
 
     /// The receipt of a commit.
@@ -330,7 +327,7 @@ impl Catalog {
 
     /// Closes the storage; reading and writing fail afterwards.
     pub(crate) fn close(&mut self) {
-        self.storage = Box::new(Closed);
+        self.storage = Arc::new(Closed);
     }
 
     /// Takes back what [`Catalog::write`] wrote.
@@ -358,8 +355,54 @@ impl Catalog {
         }
         self.licenses.retain(|_, count| *count > 0);
     }
+}
 
-    /// Copies what stays into new storage: all receipts, the live documents, and those of the dead that `keep` names.
+/// The records after some commit. A scan of them takes its time, and no lock has to be held while it does.
+pub(crate) struct Snapshot {
+    storage: Arc<dyn KeyValue>,
+    dead: HashSet<u64>,
+    /// Records with a larger number are those of a commit that is being made.
+    sequence: u64,
+}
+
+impl Snapshot {
+    /// Documents that were removed or replaced by then.
+    pub(crate) fn dead(&self) -> &HashSet<u64> {
+        &self.dead
+    }
+
+    /// The number of its last commit.
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Visits the live documents, the oldest first.
+    pub(crate) fn live(&self, folder: &Path, visit: &mut dyn FnMut(u64, DocumentRecord)) -> Result<(), StoreError> {
+        self.storage.scan(Tree::Documents, &mut |number, value| {
+            if !self.dead.contains(&number) {
+                let record: DocumentRecord = parse(folder, number, value)?;
+                if record.sequence <= self.sequence {
+                    visit(number, record);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// All receipts, the oldest first.
+    pub(crate) fn receipts(&self, folder: &Path) -> Result<Vec<Receipt>, StoreError> {
+        let mut found = Vec::new();
+        self.storage.scan(Tree::Receipts, &mut |key, value| {
+            if key <= self.sequence {
+                found.push(parse(folder, key, value)?);
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Copies what stays into new storage: all receipts, the live documents, and those of the dead that `keep` names. No
+    /// document may be added meanwhile.
     pub(crate) fn copy(
         &self,
         folder: &Path,
@@ -383,6 +426,9 @@ impl Catalog {
         let mut removals = Vec::new();
         self.storage.scan(Tree::Removals, &mut |key, value| {
             let mut removal: RemovalRecord = parse(folder, key, value)?;
+            if key > self.sequence {
+                return Ok(());
+            }
             removal.documents.retain(|number| keep.contains(number));
             if !removal.documents.is_empty() {
                 let value = json(&removal)?;
@@ -394,8 +440,10 @@ impl Catalog {
         to.apply(Tree::Removals, removals)?;
         let mut receipts = Vec::new();
         self.storage.scan(Tree::Receipts, &mut |key, value| {
-            digest.receipts.add(key, value);
-            receipts.push((key, Some(value.to_vec())));
+            if key <= self.sequence {
+                digest.receipts.add(key, value);
+                receipts.push((key, Some(value.to_vec())));
+            }
             Ok(())
         })?;
         to.apply(Tree::Receipts, receipts)?;

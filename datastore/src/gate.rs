@@ -117,6 +117,11 @@ pub struct Group {
 }
 
 impl Access {
+    /// Whether documents of `group` may be used only where they are named.
+    pub fn must_name(&self, group: &Group) -> bool {
+        self.table.rule(group.license.class(), self.declared_use) == Rule::WhenAttributed
+    }
+
     /// Whether documents of `group` may influence the request.
     pub fn allows(&self, group: &Group) -> bool {
         let licensed = match self.table.rule(group.license.class(), self.declared_use) {

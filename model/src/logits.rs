@@ -50,8 +50,14 @@ pub trait LogitsStage: Send {
 
 /// Why a stage cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StageError(pub String);
+pub enum StageError {
+    /// What the request asks for cannot be kept to: a grammar leaves no token, or costs too much.
+    #[error("{0}")]
+    Constraint(String),
+    /// The stage itself failed: the request is not at fault.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Applies stages in their order.
 ///
@@ -75,7 +81,7 @@ pub struct Guidance {
 impl LogitsStage for Guidance {
     fn apply(&mut self, logits: &mut [f32], history: &History<'_>) -> Result<(), StageError> {
         let unconditioned =
-            history.unconditioned.ok_or_else(|| StageError("guidance without an unconditioned pass".into()))?;
+            history.unconditioned.ok_or_else(|| StageError::Failed("guidance without an unconditioned pass".into()))?;
         let (c_sum, u_sum) = (log_sum_exp(logits), log_sum_exp(unconditioned));
         for (logit, u) in logits.iter_mut().zip(unconditioned) {
             let (c, u) = (*logit - c_sum, u - u_sum);

@@ -45,9 +45,9 @@ impl LogitsStage for Neighbours {
     fn apply(&mut self, logits: &mut [f32], history: &History<'_>) -> Result<(), StageError> {
         let length = history.prompt.len() + history.generated.len();
         if length == self.fails_at {
-            return Err(StageError("as the test says".into()));
+            return Err(StageError::Failed("as the test says".into()));
         }
-        let key = history.key.ok_or_else(|| StageError("no key".into()))?;
+        let key = history.key.ok_or_else(|| StageError::Failed("no key".into()))?;
         let key = key.iter().fold(1, |hash, x| mix(hash, u64::from(x.to_bits())));
         let text = history.prompt.iter().chain(history.generated).fold(key, |hash, t| mix(hash, u64::from(*t)));
         self.now = (length, key);

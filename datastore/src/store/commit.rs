@@ -52,8 +52,8 @@ impl Change {
 
 impl Inner {
     /// The manifest after a change, and the change with its receipt.
-    pub(super) fn manifest_after(&self, state: &State, change: &mut Change) -> Result<Manifest, StoreError> {
-        let mut manifest = state.manifest.clone();
+    pub(super) fn manifest_after(&self, before: &Manifest, change: &mut Change) -> Result<Manifest, StoreError> {
+        let mut manifest = before.clone();
         manifest.sequence += 1;
         manifest.next_document = self.next_document.load(Ordering::SeqCst);
         manifest.next_segment = self.next_segment.load(Ordering::SeqCst);
@@ -83,7 +83,7 @@ impl Inner {
                 manifest.generation = generation;
                 digest
             }
-            None => state.catalog.digest(),
+            None => before.catalogue,
         };
         manifest.catalogue = base.with(manifest.sequence, &change.addition)?;
         if let Some((event, mut documents)) = change.receipt.take() {
@@ -106,7 +106,7 @@ impl Inner {
     /// Makes a change durable and visible, or leaves everything as it was.
     pub(super) fn commit(&self, state: &mut State, mut change: Change) -> Result<(), StoreError> {
         state.check_writable()?;
-        let manifest = self.manifest_after(state, &mut change)?;
+        let manifest = self.manifest_after(&state.manifest, &mut change)?;
         let sequence = manifest.sequence;
         if let Err(e) = state.catalog.write(sequence, &change.addition) {
             self.take_back(state, sequence, &change.addition, &e);

@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::commit::Change;
+use super::removal::ATTEMPTS;
 use super::{CompactProgress, Compacted, Inner, Numbers, State, folder};
-use crate::catalog::{Addition, Catalog, id_hash};
+use crate::catalog::{Addition, Catalog, Snapshot, id_hash};
 use crate::error::{StoreError, damaged, io_error};
 use crate::files;
 use crate::gate::Group;
@@ -143,13 +144,13 @@ struct Plan {
     keep: HashSet<u64>,
 }
 
-fn plan(state: &State, inner: &Inner) -> Result<Plan, StoreError> {
+fn plan(snapshot: &Snapshot, segments: &[Arc<Segment>], inner: &Inner) -> Result<Plan, StoreError> {
     let mut ids: HashMap<u64, String> = HashMap::new();
-    state.catalog.live(inner.folder(), &mut |number, record| {
+    snapshot.live(inner.folder(), &mut |number, record| {
         ids.insert(number, record.id);
     })?;
     let mut groups: BTreeMap<Group, Vec<(String, Arc<Segment>, u32)>> = BTreeMap::new();
-    for segment in &state.segments {
+    for segment in segments {
         for document in 0..segment.documents() {
             let live = segment.number(document).and_then(|number| ids.remove(&number));
             if let Some(id) = live {
@@ -196,15 +197,17 @@ pub(super) fn compact(
     stop: &AtomicBool,
 ) -> Result<Compacted, StoreError> {
     let _maintenance = inner.maintain();
-    let (plan, segments_before, passage_dim, nothing_dead) = {
+    let (snapshot, segments, passage_dim) = {
         let state = inner.read();
         state.check_writable()?;
-        let dead = state.catalog.dead().is_empty();
-        (plan(&state, inner)?, state.segments.len(), state.manifest.passage_dim, dead)
+        (state.snapshot(), state.segments.clone(), state.manifest.passage_dim)
     };
-    if plan.build.is_empty() && plan.keep.len() == segments_before && nothing_dead {
+    let segments_before = segments.len();
+    let plan = plan(&snapshot, &segments, inner)?;
+    if plan.build.is_empty() && plan.keep.len() == segments_before && snapshot.dead().is_empty() {
         return Ok(Compacted { segments_before, segments_after: segments_before, ..Compacted::default() });
     }
+    drop((snapshot, segments));
     let length = |(segment, document): &Placed| segment.range(*document).map_or(0, |r| r.len() as u64);
     let total = plan.build.iter().flat_map(|new| &new.documents).map(length).sum();
     let mut told = CompactProgress { done: 0, total };
@@ -225,7 +228,9 @@ pub(super) fn compact(
         Ok(done) => {
             // From here on the old bytes must go: that they are gone is what the receipt says. What was committed stays,
             // whatever becomes of them; the next opening tries again.
-            folder::remove(&done.old_place)?;
+            let (catalog, place) = done.old;
+            catalog.retire();
+            folder::remove(&place)?;
             for number in &done.replaced {
                 folder::remove(&inner.segment_folder(*number))?;
             }
@@ -244,95 +249,118 @@ pub(super) fn compact(
 /// A commit that was made, and what it leaves to be deleted.
 struct Exchanged {
     compacted: Compacted,
-    /// The folder of the catalogue before.
-    old_place: PathBuf,
+    /// The catalogue before, and its folder.
+    old: (Catalog, PathBuf),
     /// Numbers of segments that are no longer part of the store.
     replaced: Numbers,
 }
 
+/// What a commit of new segments starts from.
+struct Before {
+    manifest: Manifest,
+    snapshot: Snapshot,
+    /// Dead documents that still stand in segments: they are erased the next time.
+    waiting: Numbers,
+    /// Hashes of the ids of those that stand in none.
+    erased: Vec<String>,
+    /// Numbers of the segments that go.
+    replaced: Numbers,
+}
+
+impl Before {
+    fn of(state: &State, inner: &Inner, keep: &HashSet<u64>, built: &[Arc<Segment>]) -> Result<Before, StoreError> {
+        state.check_writable()?;
+        let kept = state.segments.iter().filter(|s| keep.contains(&s.entry.number));
+        let after: Vec<&Arc<Segment>> = kept.chain(built).collect();
+        let dead = state.catalog.dead();
+        let waiting: Numbers = dead.iter().filter(|n| after.iter().any(|s| s.find(**n).is_some())).copied().collect();
+        let mut erased = Vec::new();
+        for number in dead.difference(&waiting) {
+            if let Some(record) = state.catalog.document(inner.folder(), *number)? {
+                erased.push(document_hash(&record.id));
+            }
+        }
+        let replaced = state.segments.iter().map(|s| s.entry.number).filter(|number| !keep.contains(number)).collect();
+        Ok(Before { manifest: state.manifest.clone(), snapshot: state.snapshot(), waiting, erased, replaced })
+    }
+}
+
+/// A commit that waits for its manifest.
+struct Prepared {
+    change: Change,
+    manifest: Manifest,
+    catalog: Catalog,
+    erased: usize,
+}
+
 /// Puts the new segments in the place of those that do not stay, with a new catalogue that holds no record of what was
-/// erased.
+/// erased. Nobody waits while the catalogue is copied, but where removals come between again and again.
 fn exchange(inner: &Inner, keep: &HashSet<u64>, built: &[Arc<Segment>]) -> Result<Exchanged, StoreError> {
-    let mut state = inner.write();
-    let state = &mut *state;
-    state.check_writable()?;
-    let kept = state.segments.iter().filter(|s| keep.contains(&s.entry.number));
-    let after: Vec<&Arc<Segment>> = kept.chain(built).collect();
-    // Documents that were removed in the meantime are still in the new segments: they are erased the next time.
-    let waiting: Numbers = state
-        .catalog
-        .dead()
-        .iter()
-        .filter(|number| after.iter().any(|s| s.find(**number).is_some()))
-        .copied()
-        .collect();
-    let mut erased = Vec::new();
-    for number in state.catalog.dead().difference(&waiting) {
-        if let Some(record) = state.catalog.document(inner.folder(), *number)? {
-            erased.push(document_hash(&record.id));
+    for _ in 0..ATTEMPTS {
+        let before = Before::of(&inner.read(), inner, keep, built)?;
+        let prepared = prepare(inner, &before, built)?;
+        let mut state = inner.write();
+        if state.manifest.sequence == before.manifest.sequence {
+            return settle(inner, &mut state, prepared);
         }
     }
-    let old = state.manifest.generation;
-    let new = old + 1;
-    let (place, old_place) = (folder::generation(&inner.folder, new), folder::generation(&inner.folder, old));
+    let mut state = inner.write();
+    let before = Before::of(&state, inner, keep, built)?;
+    let prepared = prepare(inner, &before, built)?;
+    settle(inner, &mut state, prepared)
+}
+
+fn prepare(inner: &Inner, before: &Before, built: &[Arc<Segment>]) -> Result<Prepared, StoreError> {
     let mut change = Change::new(Addition::default());
     change.segments = built.to_vec();
-    change.replaced = state.segments.iter().map(|s| s.entry.number).filter(|number| !keep.contains(number)).collect();
-    let erased_count = erased.len();
-    change.receipt = (erased_count > 0).then_some((Event::Erased, erased));
-    let written = write_catalog(inner, state, &mut change, new);
-    let (manifest, catalog) = match written {
-        Ok(written) => written,
-        Err(error) => {
-            let _ = folder::remove(&place);
-            return Err(error);
-        }
-    };
-    if let Err(error) = manifest.write(&inner.folder) {
+    change.replaced = before.replaced.clone();
+    change.receipt = (!before.erased.is_empty()).then(|| (Event::Erased, before.erased.clone()));
+    let place = folder::generation(&inner.folder, before.manifest.generation + 1);
+    let written = write_catalog(inner, before, &mut change, &place);
+    let (manifest, catalog) = written.inspect_err(|_| drop(folder::remove(&place)))?;
+    Ok(Prepared { change, manifest, catalog, erased: before.erased.len() })
+}
+
+fn settle(inner: &Inner, state: &mut State, prepared: Prepared) -> Result<Exchanged, StoreError> {
+    let Prepared { mut change, manifest, catalog, erased } = prepared;
+    let (place, old_place) = (
+        folder::generation(&inner.folder, manifest.generation),
+        folder::generation(&inner.folder, state.manifest.generation),
+    );
+    if let Err(error) = state.check_writable().and_then(|()| manifest.write(&inner.folder)) {
         match Manifest::read(&inner.folder).is_ok_and(|on_disk| on_disk == state.manifest) {
             true => drop((catalog, folder::remove(&place))),
             false => state.poisoned = Some(error.to_string()),
         }
         return Err(error);
     }
-    state.catalog = catalog;
+    let old = std::mem::replace(&mut state.catalog, catalog);
     let receipt = change.addition.receipt.take();
     let segments_after = manifest.segments.len();
     inner.install(state, manifest, change.segments, &change.replaced);
-    let compacted = Compacted { segments_before: 0, segments_after, erased: erased_count, receipt };
-    Ok(Exchanged { compacted, old_place, replaced: change.replaced })
+    let compacted = Compacted { segments_before: 0, segments_after, erased, receipt };
+    Ok(Exchanged { compacted, old: (old, old_place), replaced: change.replaced })
 }
 
 /// Writes the catalogue of a new generation, with the records of the change, and reads it again.
 fn write_catalog(
     inner: &Inner,
-    state: &State,
+    before: &Before,
     change: &mut Change,
-    generation: u64,
+    place: &Path,
 ) -> Result<(Manifest, Catalog), StoreError> {
-    let place = folder::generation(&inner.folder, generation);
-    folder::remove(&place)?;
-    fs::create_dir_all(&place).map_err(io_error(&place))?;
-    let storage = crate::storage::open(&place)?;
-    let after: HashSet<u64> = change.segments.iter().map(|s| s.entry.number).collect();
-    let stays = |s: &&Arc<Segment>| !change.replaced.contains(&s.entry.number) || after.contains(&s.entry.number);
-    let segments: Vec<&Arc<Segment>> = state.segments.iter().chain(&change.segments).filter(stays).collect();
-    let waiting: Numbers = state
-        .catalog
-        .dead()
-        .iter()
-        .filter(|number| segments.iter().any(|s| s.find(**number).is_some()))
-        .copied()
-        .collect();
-    let digest = state.catalog.copy(inner.folder(), &*storage, &waiting)?;
-    change.generation = Some((generation, digest));
-    let manifest = inner.manifest_after(state, change)?;
+    folder::remove(place)?;
+    fs::create_dir_all(place).map_err(io_error(place))?;
+    let storage = crate::storage::open(place)?;
+    let digest = before.snapshot.copy(inner.folder(), &*storage, &before.waiting)?;
+    change.generation = Some((before.manifest.generation + 1, digest));
+    let manifest = inner.manifest_after(&before.manifest, change)?;
     Catalog::write_to(&*storage, manifest.sequence, &change.addition)?;
-    files::sync_tree(&place)?;
+    files::sync_tree(place)?;
     place.parent().map_or(Ok(()), files::sync_folder)?;
-    let catalog = Catalog::load(storage, &place, manifest.sequence)?;
+    let catalog = Catalog::load(storage, place, manifest.sequence)?;
     match catalog.digest() == manifest.catalogue {
         true => Ok((manifest, catalog)),
-        false => Err(damaged(&place, "the records that were just written are not there")),
+        false => Err(damaged(place, "the records that were just written are not there")),
     }
 }

@@ -22,7 +22,7 @@ pub use options::{
     AddOptions, AddProgress, Added, CompactProgress, Compacted, Selector, StoreInfo, StoreSettings, VerifyReport,
 };
 
-use crate::catalog::{Addition, Catalog};
+use crate::catalog::{Addition, Catalog, Snapshot};
 use crate::document::{Document, DocumentError};
 use crate::encoder::StoreEncoder;
 use crate::error::{StoreError, damaged};
@@ -66,6 +66,13 @@ pub(crate) struct State {
     poisoned: Option<String>,
     /// The catalogue's files may not be what the last digests say.
     closed: bool,
+}
+
+impl State {
+    /// The records as they are now, to be looked through without the lock.
+    fn snapshot(&self) -> Snapshot {
+        self.catalog.snapshot(self.manifest.sequence)
+    }
 }
 
 impl Inner {
@@ -210,7 +217,7 @@ impl Store {
     /// When the catalogue cannot be read.
     pub fn documents(&self) -> Result<Vec<DocumentInfo>, StoreError> {
         let mut found = Vec::new();
-        self.inner.read().catalog.live(&self.inner.folder, &mut |_, record| found.push(record.into_info()))?;
+        self.inner.read().snapshot().live(&self.inner.folder, &mut |_, record| found.push(record.into_info()))?;
         found.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(found)
     }
@@ -231,7 +238,7 @@ impl Store {
     /// # Errors
     /// When the catalogue cannot be read.
     pub fn receipts(&self) -> Result<Vec<Receipt>, StoreError> {
-        self.inner.read().catalog.receipts(&self.inner.folder)
+        self.inner.read().snapshot().receipts(&self.inner.folder)
     }
 
     /// Whether there is something that tuning has found; a removal takes it away.
@@ -291,11 +298,12 @@ impl Store {
     }
 
     /// Removes documents: when it returns, they influence nothing any more, views that were handed out before included.
-    /// Their bytes leave the folder at the next [`Store::compact`]. The receipt names no document when none was found.
+    /// Their bytes leave the folder at the next [`Store::compact`]. `None` when there is no such document; then nothing
+    /// happens.
     ///
     /// # Errors
     /// When the removal cannot be made durable.
-    pub fn remove(&self, selector: &Selector) -> Result<Receipt, StoreError> {
+    pub fn remove(&self, selector: &Selector) -> Result<Option<Receipt>, StoreError> {
         removal::remove(&self.inner, selector)
     }
 

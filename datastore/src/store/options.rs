@@ -23,36 +23,19 @@ pub struct StoreSettings {
     /// Token ids are less than this.
     pub vocab_size: usize,
     /// Tokens of a passage.
-    #[serde(default = "default_passage_tokens")]
     pub passage_tokens: usize,
     /// Tokens from the start of one passage to the start of the next.
-    #[serde(default = "default_passage_stride")]
     pub passage_stride: usize,
     /// What makes the vectors of passages, as its user calls it: those of two makers are not comparable.
-    #[serde(default)]
     pub passage_encoder: String,
     /// Tokens that compaction puts into one segment, about.
-    #[serde(default = "default_segment_tokens")]
     pub segment_tokens: u64,
     /// How keys are indexed.
-    #[serde(default)]
     pub index: IndexParams,
 }
 
 /// The longest name of a store.
 const MAX_NAME: usize = 64;
-
-fn default_passage_tokens() -> usize {
-    1024
-}
-
-fn default_passage_stride() -> usize {
-    512
-}
-
-fn default_segment_tokens() -> u64 {
-    1 << 24
-}
 
 impl StoreSettings {
     pub(super) fn check(&self) -> Result<(), StoreError> {
@@ -91,10 +74,10 @@ impl StoreSettings {
             key_layer,
             dim,
             vocab_size,
-            passage_tokens: default_passage_tokens(),
-            passage_stride: default_passage_stride(),
+            passage_tokens: 1024,
+            passage_stride: 512,
             passage_encoder: String::new(),
-            segment_tokens: default_segment_tokens(),
+            segment_tokens: 1 << 24,
             index: IndexParams::default(),
         }
     }

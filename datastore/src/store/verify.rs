@@ -82,7 +82,7 @@ pub(super) fn verify_open(inner: &Inner) -> Result<VerifyReport, StoreError> {
 fn check_whole(inner: &Inner, report: &mut VerifyReport) -> Result<(), StoreError> {
     let state = inner.read();
     let mut problems = Vec::new();
-    state.catalog.live(inner.folder(), &mut |number, record| {
+    state.snapshot().live(inner.folder(), &mut |number, record| {
         let places: Vec<_> = state.segments.iter().filter_map(|s| Some((s, s.find(number)?))).collect();
         let fits = match places[..] {
             [(segment, document)] => {

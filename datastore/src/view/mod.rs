@@ -20,6 +20,7 @@ use crate::gate::{Access, Group};
 use crate::index::{Hit, SearchScratch};
 use crate::license::License;
 use crate::passages::{self, PassageError};
+use crate::segment::Segment;
 use crate::store::Inner;
 use crate::suffix::DEFAULT_LIMIT;
 use part::Part;
@@ -53,10 +54,14 @@ impl View {
         drop(state);
         // By what is in them, not by when they were made: equals are told apart by their place.
         segments.sort_by(|a, b| {
-            let order = |s: &crate::segment::Segment| (s.entry.bucket, s.entry.number);
+            let order = |s: &Segment| (s.entry.bucket, s.entry.number);
             a.entry.group.cmp(&b.entry.group).then_with(|| order(a).cmp(&order(b)))
         });
-        View { parts: segments.into_iter().map(|segment| Part::new(inner.clone(), segment, &excluded)).collect() }
+        let part = |segment: Arc<Segment>| {
+            let named = access.must_name(&segment.entry.group);
+            Part::new(inner.clone(), segment, &excluded, named)
+        };
+        View { parts: segments.into_iter().map(part).collect() }
     }
 
     /// Several views as one: as if their stores were one store.
@@ -74,6 +79,11 @@ impl View {
     /// Name of the store that holds a document.
     pub fn store_of(&self, key: DocumentKey) -> Option<&str> {
         self.parts.get(key.segment as usize).map(Part::store)
+    }
+
+    /// Whether a document may be used only where the answer names it, however small its part.
+    pub fn must_be_named(&self, key: DocumentKey) -> bool {
+        self.parts.get(key.segment as usize).is_some_and(Part::must_be_named)
     }
 
     /// Whether there is nothing that the request may use.

@@ -16,6 +16,8 @@ pub(super) struct Part {
     segment: Arc<Segment>,
     /// Documents of the segment, ascending.
     excluded: Arc<[u32]>,
+    /// Whether its documents may be used only where they are named.
+    named: bool,
 }
 
 /// A predicate for documents; `None` stands for all.
@@ -23,10 +25,10 @@ pub(super) type Allowed<'a> = Option<&'a dyn Fn(u32) -> bool>;
 
 impl Part {
     /// `excluded`: numbers in the catalogue.
-    pub(super) fn new(inner: Arc<Inner>, segment: Arc<Segment>, excluded: &[u64]) -> Part {
+    pub(super) fn new(inner: Arc<Inner>, segment: Arc<Segment>, excluded: &[u64], named: bool) -> Part {
         let mut excluded: Vec<u32> = excluded.iter().filter_map(|number| segment.find(*number)).collect();
         excluded.sort_unstable();
-        Part { inner, segment, excluded: excluded.into() }
+        Part { inner, segment, excluded: excluded.into(), named }
     }
 
     pub(super) fn segment(&self) -> &Segment {
@@ -35,6 +37,10 @@ impl Part {
 
     pub(super) fn store(&self) -> &str {
         self.inner.name()
+    }
+
+    pub(super) fn must_be_named(&self) -> bool {
+        self.named
     }
 
     pub(super) fn license(&self) -> &License {

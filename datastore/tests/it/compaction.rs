@@ -95,16 +95,19 @@ fn compaction_touches_only_what_it_must() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
 
     /// Any history of additions and removals, compacted, answers bit for bit like a fresh store of what is left.
     #[test]
-    fn history_leaves_no_trace(seed in 0_u64..1000, removed in prop::collection::vec(0_usize..24, 1..8), pieces in 1_usize..5, small in any::<bool>()) {
+    fn history_leaves_no_trace(seed in 0_u64..1000, removed in prop::collection::vec(0_usize..24, 1..8), pieces in 1_usize..5, small in any::<bool>(), exact in any::<bool>()) {
         let folder = tempfile::tempdir().unwrap();
         let documents = random_documents(seed, 24);
         let mut settings = FakeEncoder::new().settings("store");
         if small {
             settings.segment_tokens = 2000;
+        }
+        if !exact {
+            settings.index = small_index();
         }
         let worn = Store::create(&folder.path().join("worn"), settings.clone()).unwrap();
         let options = AddOptions { commit_every_tokens: 1500, batch_tokens: 200, ..AddOptions::default() };

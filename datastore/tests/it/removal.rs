@@ -1,6 +1,7 @@
 //! Removal: at once, for everyone, with a receipt.
 
 use safelmm_datastore::receipt::{Event, document_hash};
+use safelmm_datastore::testing::FakeEncoder;
 use safelmm_datastore::{ReceiptError, Selector, Store};
 
 use crate::support::*;
@@ -20,7 +21,7 @@ fn what_is_removed_is_gone_from_views_that_were_handed_out() {
     let expected = ask_all(&reference.view(&all(), &[]), 10);
     assert_eq!(ask_all(&excluding, 10), expected, "excluded");
     assert_ne!(view.fingerprint(), excluding.fingerprint());
-    let receipt = store.remove(&Selector::Id("doc-10-5".to_owned())).unwrap();
+    let receipt = store.remove(&Selector::Id("doc-10-5".to_owned())).unwrap().unwrap();
     assert_eq!(receipt.statement.documents, [document_hash("doc-10-5")]);
     assert_eq!(ask_all(&view, 10), expected, "the view from before");
     assert_eq!(ask_all(&store.view(&all(), &[]), 10), expected);
@@ -36,6 +37,24 @@ fn what_is_removed_is_gone_from_views_that_were_handed_out() {
     assert_eq!(store.info().documents, 10);
 }
 
+/// What is left out of an answer and what is removed from the store are left out alike, whatever the index.
+#[test]
+fn exclusion_is_removal_in_graphs_and_inverted_files_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = FakeEncoder::new().settings("store");
+    settings.index = small_index();
+    let store = Store::create(&folder.path().join("store"), settings).unwrap();
+    add(&store, &random_documents(15, 40));
+    let whole = ask_all(&store.view(&all(), &[]), 15);
+    let ids = ["doc-15-3".to_owned(), "doc-15-17".to_owned(), "doc-15-31".to_owned()];
+    let excluding = ask_all(&store.view(&all(), &ids), 15);
+    assert_ne!(excluding, whole);
+    for id in &ids {
+        store.remove(&Selector::Id(id.clone())).unwrap();
+    }
+    assert_eq!(ask_all(&store.view(&all(), &[]), 15), excluding);
+}
+
 #[test]
 fn authors_rights_holders_and_urls_select() {
     let folder = tempfile::tempdir().unwrap();
@@ -45,13 +64,19 @@ fn authors_rights_holders_and_urls_select() {
     documents[1].author = "Ann".to_owned();
     documents[2].rights_holder = "The Press".to_owned();
     add(&store, &documents);
-    let count = |selector: Selector| store.remove(&selector).unwrap().statement.documents.len();
+    let count = |selector: Selector| store.remove(&selector).unwrap().map_or(0, |r| r.statement.documents.len());
     assert_eq!(count(Selector::Author("Ann".to_owned())), 2);
     assert_eq!(count(Selector::Author("Ann".to_owned())), 0, "they are gone");
     assert_eq!(count(Selector::RightsHolder("The Press".to_owned())), 1);
     assert_eq!(count(Selector::Url("https://example.org/doc-11-3".to_owned())), 1);
     assert_eq!(store.info().documents, 2);
     assert!(store.remove(&Selector::Author(String::new())).is_err());
+    let before = store.info().sequence;
+    for nobody in [Selector::Id("nobody".to_owned()), Selector::Author("Ann".to_owned())] {
+        assert_eq!(store.remove(&nobody).unwrap(), None);
+    }
+    assert_eq!(store.info().sequence, before, "what is not there is not written about");
+    assert_eq!(store.receipts().unwrap().len(), 3);
 }
 
 #[test]
@@ -60,7 +85,7 @@ fn receipts_hold_and_forged_ones_do_not() {
     let path = folder.path().join("store");
     let store = create(&path);
     add(&store, &random_documents(12, 3));
-    let removed = store.remove(&Selector::Id("doc-12-1".to_owned())).unwrap();
+    let removed = store.remove(&Selector::Id("doc-12-1".to_owned())).unwrap().unwrap();
     let erased = compact(&store).receipt.unwrap();
     let key = store.public_key();
     assert_eq!((removed.statement.event, erased.statement.event), (Event::Removed, Event::Erased));

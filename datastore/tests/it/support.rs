@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use safelmm_datastore::index::IndexParams;
 use safelmm_datastore::testing::{FakeEncoder, mix, words};
 use safelmm_datastore::{
     Access, AddOptions, Added, Continuations, Document, Neighbour, PassageHit, Scratch, Store, StoreError, TraceMatch,
@@ -17,6 +18,11 @@ pub fn never() -> AtomicBool {
 
 pub fn create(folder: &Path) -> Store {
     Store::create(folder, FakeEncoder::new().settings("store")).unwrap()
+}
+
+/// Sizes by which even small segments get a graph (from 100 tokens on) or an inverted file (from 800 on).
+pub fn small_index() -> IndexParams {
+    IndexParams { m: 4, ef_construction: 16, exact_below: 100, inverted_above: 800, ..IndexParams::default() }
 }
 
 pub fn add_with(

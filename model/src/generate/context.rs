@@ -64,13 +64,15 @@ impl Context {
         let Some(passages) = passages else { return Ok(None) };
         if passages.len() > self.most_tokens {
             let (got, most) = (passages.len(), self.most_tokens);
-            return Err(StageError(format!(
+            return Err(StageError::Failed(format!(
                 "the source of passages gave {got} tokens: it had announced at most {most}"
             )));
         }
         if let Some(token) = passages.iter().find(|token| **token as usize >= self.vocab_size) {
             let vocab = self.vocab_size;
-            return Err(StageError(format!("the source of passages gave token {token}: the vocabulary has {vocab}")));
+            return Err(StageError::Failed(format!(
+                "the source of passages gave token {token}: the vocabulary has {vocab}"
+            )));
         }
         self.tokens = passages.len();
         Ok(Some(passages))

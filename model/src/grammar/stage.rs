@@ -23,10 +23,12 @@ impl LogitsStage for GrammarStage {
     fn apply(&mut self, logits: &mut [f32], history: &History<'_>) -> Result<(), StageError> {
         if logits.len() != self.vocab_size {
             let (got, expected) = (logits.len(), self.vocab_size);
-            return Err(StageError(format!("grammar: {got} logits, expected {expected}, the vocabulary's size")));
+            return Err(StageError::Failed(format!(
+                "grammar: {got} logits, expected {expected}, the vocabulary's size"
+            )));
         }
         let Some(new) = history.generated.get(self.seen..) else {
-            return Err(StageError("grammar: the sequence became shorter".into()));
+            return Err(StageError::Failed("grammar: the sequence became shorter".into()));
         };
         for &token in new {
             // Behind the end there is nothing to match.
@@ -51,5 +53,5 @@ impl LogitsStage for GrammarStage {
 }
 
 fn failed(error: &anyhow::Error) -> StageError {
-    StageError(format!("grammar: {}", super::one_line(error)))
+    StageError::Constraint(format!("grammar: {}", super::one_line(error)))
 }

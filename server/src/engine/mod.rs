@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use safelmm_model::Progress;
+use safelmm_model::{GenerateError, Progress, StageError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tracing::Span;
@@ -48,18 +48,31 @@ pub enum EngineError {
         /// The configured time for one request.
         limit: Duration,
     },
-    /// One of its sequences has no token left to choose from, or a stage of its logits chain gave up.
+    /// One of its sequences has no token left to choose from, or its grammar costs too much.
     #[error(
         "the answer cannot go on: what the request allows leaves no token to choose from, or its grammar costs too much to \
          follow. Simplify the grammar, or allow more tokens"
     )]
     CannotGoOn,
-    /// A step in which this request took part failed or panicked; the log holds the cause.
+    /// A step in which this request took part failed or panicked, or a stage of its logits chain or the source of its
+    /// passages did; the log holds the cause.
     #[error("the model failed while it generated this answer")]
     StepFailed,
     /// The server is shutting down, or the engine thread is gone.
     #[error("the engine is shutting down")]
     Stopped,
+}
+
+impl EngineError {
+    /// What a sequence that cannot go on is told.
+    fn of(error: &GenerateError) -> EngineError {
+        match error {
+            GenerateError::Stage(StageError::Failed(_)) | GenerateError::Tokenizer(_) | GenerateError::Decoder(_) => {
+                EngineError::StepFailed
+            }
+            _ => EngineError::CannotGoOn,
+        }
+    }
 }
 
 /// What happens to a request.

@@ -207,7 +207,7 @@ impl<B: Backend> Worker<B> {
                 Some(Ok(progress)) => progress,
                 Some(Err(error)) => {
                     slot.span.in_scope(|| tracing::warn!(cause = error.to_string(), "an answer cannot go on"));
-                    slot.fail(EngineError::CannotGoOn);
+                    slot.fail(EngineError::of(&error));
                     return false;
                 }
             };

@@ -132,7 +132,7 @@ pub fn open(
         // What is left out is left out of something: a store of which nothing remains is no unknown one.
         let attached = attached.filter(|(permitted, _)| !permitted.is_empty());
         let (permitted, attached) = attached.ok_or_else(|| ApiError::UnknownStore(shortened(name)))?;
-        let view = attached.store.view(access, exclude);
+        let view = if exclude.is_empty() { permitted.clone() } else { attached.store.view(access, exclude) };
         let tokens = permitted.tokens();
         if largest.as_ref().is_none_or(|(most, _)| tokens > *most) {
             largest = Some((tokens, attached.tuning(&permitted)));
@@ -234,7 +234,7 @@ pub struct Traced {
     pub shown: usize,
     /// Tokens of the prompt that were scored.
     pub scored: usize,
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, without its start.
     pub prompt_tokens: usize,
     /// Characters of the choice that stand before its tokens.
     pub before: usize,

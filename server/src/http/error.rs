@@ -118,6 +118,14 @@ pub enum ApiError {
     /// A document that there is not, or not for this request.
     #[error("The document '{0}' does not exist in this store")]
     UnknownDocument(String),
+    /// Documents of somebody, or of an address, that there are none of.
+    #[error("No document of this store has the {what} '{value}'")]
+    NoDocuments {
+        /// What they were looked for by.
+        what: &'static str,
+        /// Whose, or which.
+        value: String,
+    },
     /// The key may read stores and not change them.
     #[error("This API key may not change stores: ask the operator of this server for one that may")]
     StoresNotManaged,
@@ -255,6 +263,7 @@ impl ApiError {
             ApiError::UnknownModel { .. }
             | ApiError::UnknownStore(_)
             | ApiError::UnknownDocument(_)
+            | ApiError::NoDocuments { .. }
             | ApiError::NoProvenance(_)
             | ApiError::UnknownRoute(_) => StatusCode::NOT_FOUND,
             ApiError::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -303,7 +312,7 @@ impl ApiError {
             ApiError::UnknownModel { .. } => Some("model_not_found"),
             ApiError::ForeignSite(_) => Some("foreign_site"),
             ApiError::UnknownStore(_) => Some("store_not_found"),
-            ApiError::UnknownDocument(_) => Some("document_not_found"),
+            ApiError::UnknownDocument(_) | ApiError::NoDocuments { .. } => Some("document_not_found"),
             ApiError::StoresNotManaged => Some("stores_not_managed"),
             ApiError::NoProvenance(_) => Some("provenance_not_found"),
             ApiError::UnknownRoute(_) => Some("unknown_url"),

@@ -154,10 +154,10 @@ impl<S> Plan<S> {
                     plan.prompt_tokens += generation.prompt_tokens();
                 }
                 plan.max_tokens = plan.max_tokens.saturating_add(max_tokens);
+                let (recorder, prompt_tokens) = (added.recorder, generation.text_tokens());
                 plan.generations.push(generation);
                 plan.shapes.push((prompt.shape)());
                 plan.guards.push(answer.guard());
-                let (recorder, prompt_tokens) = (added.recorder, prompt.tokens.len());
                 plan.traced.push(Traced { recorder, prompt_tokens, ..Traced::default() });
             }
         }

@@ -1,6 +1,6 @@
 //! Where an answer comes from: the documents that had a part in its tokens, and those in which it stands word for word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use safelmm_datastore::{DocumentInfo, DocumentKey, Obligation, View};
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::evidence::{Evidence, Kind, Share};
 
-/// A document with less of a span's probability is not told.
+/// A document with less of a span's probability is not told, but one that may be used only where it is named.
 const LEAST_WEIGHT: f32 = 0.1;
 /// Matches of fewer tokens are not told, where the request does not say: fewer are common turns of phrase.
 pub const VERBATIM_TOKENS: usize = 8;
@@ -22,7 +22,7 @@ pub const VERBATIM_DOCUMENTS: usize = 10;
 pub struct Attribution {
     /// Which choice of the answer.
     pub choice: usize,
-    /// Where the part begins in the choice's text, in characters.
+    /// Where the part begins in the choice's text, in characters. Calls of functions count as the model wrote them.
     pub start: usize,
     /// Where it ends, exclusive.
     pub end: usize,
@@ -131,29 +131,31 @@ pub fn attribute(
     view: &View,
 ) -> Vec<Attribution> {
     let mut found = Vec::new();
+    let mut documents = Documents::new(view, None);
     let count = text.tokens.len();
     match grain {
         Grain::Tokens => {
             for (token, shares) in evidence.tokens.iter().take(count).enumerate() {
                 for share in shares {
-                    found.extend(told(text, token..token + 1, share, view));
+                    found.extend(documents.told(text, token..token + 1, share));
                 }
             }
         }
         Grain::Spans => {
-            for (tokens, share) in spans(&evidence.tokens[..evidence.tokens.len().min(count)]) {
-                found.extend(told(text, tokens, &share, view));
+            let named = |document| view.must_be_named(document);
+            for (tokens, share) in spans(&evidence.tokens[..evidence.tokens.len().min(count)], &named) {
+                found.extend(documents.told(text, tokens, &share));
             }
         }
     }
     for (tokens, share) in in_context(evidence, prompt_tokens, count) {
-        found.extend(told(text, tokens, &share, view));
+        found.extend(documents.told(text, tokens, &share));
     }
     found
 }
 
-/// Runs of tokens in which a document had a part, with its mean weight.
-fn spans(tokens: &[Vec<Share>]) -> Vec<(Range<usize>, Share)> {
+/// Runs of tokens in which a document had a part, with its mean weight. Those that must be `named` are, whatever it is.
+fn spans(tokens: &[Vec<Share>], named: &dyn Fn(DocumentKey) -> bool) -> Vec<(Range<usize>, Share)> {
     let mut open: BTreeMap<(DocumentKey, Kind), (usize, usize, f32)> = BTreeMap::new();
     let mut closed = Vec::new();
     let mut close = |(document, kind), (start, end, sum): (usize, usize, f32)| {
@@ -161,7 +163,7 @@ fn spans(tokens: &[Vec<Share>]) -> Vec<(Range<usize>, Share)> {
         closed.push((start..end, Share { document, kind, weight }));
     };
     for (at, shares) in tokens.iter().enumerate() {
-        for share in shares.iter().filter(|share| share.weight >= LEAST_WEIGHT) {
+        for share in shares.iter().filter(|share| share.weight >= LEAST_WEIGHT || named(share.document)) {
             let key = (share.document, share.kind);
             match open.get_mut(&key) {
                 Some((_, end, sum)) if *end == at => (*end, *sum) = (at + 1, *sum + share.weight),
@@ -197,27 +199,42 @@ fn in_context(evidence: &Evidence, prompt_tokens: usize, count: usize) -> Vec<(R
     stretches
 }
 
-fn told(text: &Text, tokens: Range<usize>, share: &Share, view: &View) -> Option<Attribution> {
-    let (store, info) = (view.store_of(share.document)?, view.document(share.document)?);
-    Some(entry(text, tokens, store.to_owned(), info, share.kind, share.weight))
+/// What is known of the documents of a view, each looked up once.
+struct Documents<'a> {
+    view: &'a View,
+    /// Replaces the names of the stores.
+    name: Option<&'a str>,
+    known: HashMap<DocumentKey, Option<DocumentInfo>>,
 }
 
-fn entry(text: &Text, tokens: Range<usize>, store: String, info: DocumentInfo, kind: Kind, weight: f32) -> Attribution {
-    let (Range { start, end }, text) = text.span(tokens);
-    Attribution {
-        choice: 0,
-        start,
-        end,
-        text,
-        store,
-        document: info.id,
-        title: info.title,
-        author: info.author,
-        license: info.license.to_string(),
-        url: info.url,
-        obligations: info.obligations,
-        kind,
-        weight,
+impl<'a> Documents<'a> {
+    fn new(view: &'a View, name: Option<&'a str>) -> Self {
+        Documents { view, name, known: HashMap::new() }
+    }
+
+    /// A document's part in some tokens; none for a document that was removed.
+    fn told(&mut self, text: &Text, tokens: Range<usize>, share: &Share) -> Option<Attribution> {
+        let Share { document, kind, weight } = *share;
+        let store = self.name.or_else(|| self.view.store_of(document))?;
+        // It may have been removed since it was looked up.
+        let known = self.known.entry(document).or_insert_with(|| self.view.document(document));
+        let info = known.as_ref().filter(|_| self.view.is_live(document))?;
+        let (Range { start, end }, text) = text.span(tokens);
+        Some(Attribution {
+            choice: 0,
+            start,
+            end,
+            text,
+            store: store.to_owned(),
+            document: info.id.clone(),
+            title: info.title.clone(),
+            author: info.author.clone(),
+            license: info.license.to_string(),
+            url: info.url.clone(),
+            obligations: info.obligations.clone(),
+            kind,
+            weight,
+        })
     }
 }
 
@@ -225,15 +242,17 @@ fn entry(text: &Text, tokens: Range<usize>, store: String, info: DocumentInfo, k
 /// stores.
 pub fn verbatim(text: &Text, least: usize, view: &View, name: Option<&str>) -> Vec<Attribution> {
     let mut found = Vec::new();
+    let mut known = Documents::new(view, name);
     for stretch in view.trace(text.tokens(), least, VERBATIM_DOCUMENTS) {
         let mut documents: Vec<DocumentKey> = stretch.occurrences.iter().map(|(document, _)| *document).collect();
         documents.sort_unstable();
         documents.dedup();
         for document in documents {
-            if let (Some(store), Some(info)) = (view.store_of(document), view.document(document)) {
-                let store = name.unwrap_or(store).to_owned();
-                found.push(entry(text, stretch.range.clone(), store, info, Kind::Verbatim, 1.0));
-            }
+            found.extend(known.told(
+                text,
+                stretch.range.clone(),
+                &Share { document, kind: Kind::Verbatim, weight: 1.0 },
+            ));
         }
     }
     found

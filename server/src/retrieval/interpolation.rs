@@ -15,7 +15,7 @@ use super::tuning::NgramTuning;
 
 /// The longest context that is looked up in the n-gram index, in tokens.
 pub const MAX_CONTEXT: usize = 64;
-/// Documents with less of a token's probability are not told.
+/// Documents with less of a token's probability are not told, but those that may be used only where they are named.
 const LEAST_SHARE: f32 = 0.01;
 
 /// How the weights of the sources are chosen.
@@ -83,7 +83,7 @@ impl Interpolation {
 
     /// The neighbours' distribution over the nearest tokens: a probability for each of `near`, in their order.
     fn nearest(&mut self, history: &History<'_>) -> Result<Vec<f32>, StageError> {
-        let key = history.key.ok_or_else(|| StageError("neighbours were asked for without a key".into()))?;
+        let key = history.key.ok_or_else(|| StageError::Failed("neighbours were asked for without a key".into()))?;
         self.view.neighbours(key, self.neighbours.k, None, &mut self.scratch, &mut self.near);
         Ok(neighbour_weights(self.near.iter().map(|near| near.distance), self.neighbours.temperature))
     }
@@ -211,7 +211,7 @@ impl LogitsStage for Interpolation {
                 None => shares.push(Share { document, kind, weight: mass / whole }),
             }
         }
-        shares.retain(|share| share.weight >= LEAST_SHARE);
+        shares.retain(|share| share.weight >= LEAST_SHARE || self.view.must_be_named(share.document));
         shares.sort_by(|a, b| b.weight.total_cmp(&a.weight));
         recorder.record(|evidence| evidence.tokens.push(shares));
     }

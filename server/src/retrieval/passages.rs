@@ -112,7 +112,7 @@ impl PassageContext {
 }
 
 fn failed(error: String) -> StageError {
-    StageError(format!("no passages can be searched for: {error}"))
+    StageError::Failed(format!("no passages can be searched for: {error}"))
 }
 
 impl ContextSource for PassageContext {

@@ -85,7 +85,7 @@ impl LogitsStage for Watcher {
         // The token that begins the text is none of its own.
         let at = (history.prompt.len() + history.generated.len()).saturating_sub(1);
         let Some(&token) = self.tokens.get(at) else { return Ok(()) };
-        let key = history.key.ok_or_else(|| StageError("the watcher was given no key".into()))?;
+        let key = history.key.ok_or_else(|| StageError::Failed("the watcher was given no key".into()))?;
         self.view.neighbours(key, KS[KS.len() - 1], None, &mut self.scratch, &mut self.near);
         let near = self.near.iter().map(|near| (near.distance, near.token)).collect();
         self.tokens[self.seen_tokens..at].iter().for_each(|token| self.cursor.push(*token));

@@ -150,6 +150,12 @@ impl Generation {
         self.prompt_tokens
     }
 
+    /// Tokens of the prompt without its start (a rating token or beginning-of-sequence token): what the source of passages
+    /// is told of it.
+    pub fn text_tokens(&self) -> usize {
+        self.prompt_tokens - self.head
+    }
+
     /// Tokens to generate at most.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens

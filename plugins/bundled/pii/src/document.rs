@@ -62,7 +62,7 @@ fn extent(text: &Text, start: usize) -> Option<(usize, usize, usize)> {
         ends = vec![text.token_end(ends[0] + 1)];
     }
     let has_short_groups = first.len() <= 5;
-    while let Some(&end) = ends.last().filter(|_| ends.len() < 6) {
+    while let Some(&end) = ends.last().filter(|_| ends.len() < 8) {
         let separator = text.byte(end);
         if !(separator == b'-' || (separator == b' ' && has_short_groups)) || !text.byte(end + 1).is_ascii_digit() {
             break;

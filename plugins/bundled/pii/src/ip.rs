@@ -146,7 +146,7 @@ pub fn v6(text: &Text, start: usize) -> Option<Match> {
     let groups = run.split(':').filter(|group| !group.is_empty()).count();
     // `dead::beef` is a name in a program; 2001:db8::1, fe80::1 and fd00::1 are addresses.
     let is_written_out = first.len() == 4 && first.starts_with(['2', '3', 'f', 'F']);
-    let is_address = groups >= 3 || (groups >= 1 && is_written_out);
+    let is_address = groups >= 3 || (groups >= 1 && is_written_out) || run.contains('.');
     if address.is_loopback() || address.is_unspecified() || !is_address || !run.bytes().any(|b| b.is_ascii_digit()) {
         return None;
     }

@@ -1,7 +1,7 @@
 //! Which end of a text is not decided yet: what follows could make a match of it, or a longer one, or none.
 
 use crate::secret::may_be_key_header;
-use crate::text::{Text, is_word};
+use crate::text::{Text, is_run};
 
 /// The longest number with its separators, in bytes: an IBAN of 33 characters in groups of four, or a telephone number.
 pub const NUMBER: usize = 48;
@@ -12,15 +12,6 @@ pub const WORD: usize = 512;
 /// Where the undecided end begins; the length of the text where all of it is decided.
 pub fn begins(text: &Text) -> usize {
     word(text).min(number(text)).min(key_header(text))
-}
-
-/// Characters of which a word that is looked at may consist: addresses, tokens, passwords.
-fn is_run(c: char) -> bool {
-    match c {
-        '"' | '`' | '<' | '>' | '(' | ')' | '[' | ']' | '{' | '}' | ',' | ';' | '|' => false,
-        c if c.is_ascii() => c.is_ascii_graphic(),
-        c => is_word(c),
-    }
 }
 
 /// The word that the text ends with.

@@ -129,7 +129,11 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
         }
         _ => {}
     }
-    if !left || follows_number(text, start) || text.context(start, 24).contains("isbn") {
+    if !left
+        || text.before(start) == Some('#')
+        || follows_number(text, start)
+        || text.context(start, 24).contains("isbn")
+    {
         return None;
     }
     if let Some(end) = written_as_one(text, start) {
@@ -179,8 +183,8 @@ fn follows_number(text: &Text, start: usize) -> bool {
 fn is_announced(text: &Text, start: usize) -> bool {
     let context = text.context(start, 56);
     // `tel 123456`, but not `Tel Aviv has 123456`.
-    let words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.last() == Some("tel") || has_word(&context, words::PHONE)
+    let mut words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.next_back() == Some("tel") || has_word(&context, words::PHONE)
 }
 
 /// The end of the most groups from here on whose digits are accepted.
@@ -203,6 +207,10 @@ fn written_as_one(text: &Text, start: usize) -> Option<usize> {
         let separators = &groups.separators[..count - 1];
         let alike = |c: u8| separators.iter().all(|&separator| separator == c);
         let dots_or_hyphens = alike(b'.') || alike(b'-');
+        // `MA 01040-2841`: a postal code of the United States.
+        if lengths[..] == [5, 4] && is_state(text, start) {
+            return None;
+        }
         // A parenthesis would be the next number's; a slash stands once, behind the area.
         if separators.contains(&b'(') || separators.iter().skip(1).any(|&separator| separator == b'/') {
             return None;
@@ -225,6 +233,13 @@ fn written_as_one(text: &Text, start: usize) -> Option<usize> {
         let end = groups.groups[count - 1].1;
         (is_number && !is_date(text, start) && text.right_clear(end)).then_some(end)
     })
+}
+
+/// Whether the code of a state stands before, as `MA `.
+fn is_state(text: &Text, start: usize) -> bool {
+    let before = text.b[..start].strip_suffix(b" ").unwrap_or_default();
+    let letters = before.iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
+    letters == 2 && before.ends_with(&before[before.len() - 2..].to_ascii_uppercase())
 }
 
 /// Whether a date begins here: 2024-01-31, 31.01.2024, 01/31/2024, 31 01 2024.

@@ -56,6 +56,9 @@ pub fn scan(text: &Text, from: usize, kinds: Kinds) -> Vec<Match> {
         if opens_value {
             found.extend(secret::announced(text, at));
         }
+        if begins && kinds.has(Kind::Secret) && b.is_ascii_alphanumeric() {
+            found.extend(secret::bearer(text, at));
+        }
         at += 1;
     }
     without_overlaps(found)

@@ -2,7 +2,7 @@
 //! they look (Shannon's entropy of their characters).
 
 use crate::kind::{Kind, Match};
-use crate::text::{Text, has_word};
+use crate::text::{Text, has_word, is_run};
 use crate::words;
 
 /// What a secret behind a prefix is made of.
@@ -56,6 +56,8 @@ const PREFIXES: &[(&str, Body, usize, &str)] = &[
     ("eyJ", Body::Dotted, 40, "a JSON web token"), ("hvs.", Body::Url, 24, "a Vault token"), ("r8_", Body::Alnum, 30, "a Replicate token"),
     ("gsk_", Body::Alnum, 40, "a Groq key"), ("tvly-", Body::Url, 20, "a Tavily key"), ("PMAK-", Body::Url, 40, "a Postman key"),
     ("NRAK-", Body::Upper, 25, "a New Relic key"), ("dckr_pat_", Body::Url, 20, "a Docker token"), ("ATATT3", Body::Dotted, 40, "an Atlassian token"),
+    ("https://hooks.slack.com/services/", Body::Dotted, 30, "a Slack webhook"),
+    ("https://discord.com/api/webhooks/", Body::Dotted, 30, "a Discord webhook"),
     ("sk-", Body::Url, 20, "an API key"), ("pk-", Body::Url, 30, "an API key"),
 ];
 
@@ -113,13 +115,13 @@ fn entropy(bytes: &[u8]) -> f32 {
 
 /// What looks random: a token at this byte of capital and small letters and digits, mixed as no name is.
 pub fn random(text: &Text, start: usize) -> Option<Match> {
-    let is_body = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+' | b'/' | b'=');
+    let is_body = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'+' | b'/');
     let before = text.before(start);
     // Parts of addresses and paths, and digests such as `sha512-...`.
     if before.is_some_and(|c| is_body(c as u8 & 0x7f) && c.is_ascii()) && before != Some('=') {
         return None;
     }
-    let end = run(text, start, is_body);
+    let end = run(text, run(text, start, is_body), |b| b == b'=');
     let token = &text.b[start..end];
     if !(24..=128).contains(&token.len()) {
         return None;
@@ -149,6 +151,20 @@ pub fn random(text: &Text, start: usize) -> Option<Match> {
         return None;
     }
     secret(start, end, "a random token", if is_announced { 0.9 } else { 0.7 })
+}
+
+/// The credentials of an `Authorization` header that begin at this byte (RFC 6750, section 2.1; RFC 7617).
+pub fn bearer(text: &Text, start: usize) -> Option<Match> {
+    let scheme = text.b[..start].strip_suffix(b" ")?;
+    let is = |name: &[u8]| scheme.len() >= name.len() && scheme[scheme.len() - name.len()..].eq_ignore_ascii_case(name);
+    if !is(b"bearer") && !is(b"authorization: basic") {
+        return None;
+    }
+    let end =
+        run(text, start, |b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/' | b'='));
+    let end = start + text.s[start..end].trim_end_matches('.').len();
+    let digits = text.b[start..end].iter().filter(|b| b.is_ascii_digit()).count();
+    if end - start < 16 || digits == 0 { None } else { secret(start, end, "credentials", 0.9) }
 }
 
 /// Words before a token that make a secret of less.
@@ -189,11 +205,8 @@ pub fn announced(text: &Text, start: usize) -> Option<Match> {
     if *word == "pass" && by_sign.is_none() {
         return None;
     }
-    let is_value = |c: char| {
-        !c.is_whitespace() && c < '\u{2e80}' && !matches!(c, '"' | '\'' | '`' | ',' | ';' | '<' | '>' | '(' | '{' | '[')
-    };
     let rest = &text.s[start..];
-    let mut end = start + rest.find(|c| !is_value(c)).unwrap_or(rest.len());
+    let mut end = start + rest.find(|c| !is_run(c) || c == '\'').unwrap_or(rest.len());
     // A sentence's end is not the password's.
     while end > start && matches!(text.byte(end - 1), b'.' | b')' | b']' | b'}' | b':') {
         end -= 1;

@@ -14,6 +14,14 @@ pub fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || (!c.is_ascii() && c < '\u{2e80}' && c.is_alphanumeric())
 }
 
+/// Whether addresses, tokens and passwords may have a character.
+pub fn is_run(c: char) -> bool {
+    match c {
+        '"' | '`' | '<' | '>' | '(' | '[' | '{' | ',' | ';' | '“' | '”' | '„' | '«' | '»' | '‘' => false,
+        c => !c.is_whitespace() && !c.is_control() && c < '\u{2e80}',
+    }
+}
+
 impl<'a> Text<'a> {
     /// A text.
     pub fn new(s: &'a str) -> Self {
@@ -57,6 +65,8 @@ impl<'a> Text<'a> {
             '.' | ',' | ':' => !further.is_ascii_digit(),
             '+' => !further.is_ascii_alphanumeric(),
             '$' | '€' | '£' | '¥' | '%' => false,
+            // A character of HTML: &#128514;
+            '#' => further != b'&',
             _ => true,
         }
     }

@@ -14,6 +14,8 @@ pub const PHONE: &[&str] = &[
     "sună", "sunați", "sunati", "mobilul", "hívj", "hívd", "hívjon", "skambin", "tālrun", "zvan", "zvani", "тел", "телефон", "обади", "мобил",
     "звони", "τηλ", "κινητό", "καλέστε", "κάλεσ", "ċempel", "ċempli", "mowbajl", "fón", "guthán", "glaoigh",
     "هاتف", "الهاتف", "جوال", "اتصل", "رقم هاتف", "موبايل", "फ़ोन", "फोन", "मोबाइल", "कॉल", "telepon", "hubungi", "nomor hp", "hp|", "ponsel",
+    "contacto|", "kontakt|", "contact|", "my number", "mon numéro", "mon num|", "meine nummer", "mein nr", "mi número", "il mio numero", "meu número", "mijn nummer", "mitt nummer", "mit nummer",
+    "mój numer", "moje číslo", "moj broj", "moja številka", "numărul meu", "numarul meu", "a számom", "моят номер", "мой номер", "νούμερό μου", "mano numeris", "mans numurs", "minu number", "nomor saya", "tālr",
     "電話", "携帯", "전화", "휴대폰", "연락처", "핸드폰", "điện thoại", "sđt", "gọi", "số máy", "电话", "手机", "致电", "座机",
 ];
 

@@ -289,10 +289,14 @@ fn remove(args: RemoveArgs) -> Outcome {
     let selector = id.map(Selector::Id).or(author.map(Selector::Author)).or(rights_holder.map(Selector::RightsHolder));
     // The group of arguments has exactly one of them.
     let selector = selector.unwrap_or_else(|| Selector::Url(url.unwrap_or_default()));
-    let receipt = store.remove(&selector)?;
-    let count = receipt.statement.documents.len();
-    print(&format!("{}\n", serde_json::to_string_pretty(&receipt)?))?;
-    say(&format!("{count} removed; `safelmm store compact` erases the bytes\n"));
+    match store.remove(&selector)? {
+        None => say("no such document: nothing was removed\n"),
+        Some(receipt) => {
+            let count = receipt.statement.documents.len();
+            print(&format!("{}\n", serde_json::to_string_pretty(&receipt)?))?;
+            say(&format!("{count} removed; `safelmm store compact` erases the bytes\n"));
+        }
+    }
     Ok(store.close()?)
 }
 

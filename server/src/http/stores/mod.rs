@@ -1,17 +1,22 @@
 //! `/v1/stores`: what there is, and changing it.
 
-use std::collections::{BTreeMap, HashSet};
+mod answers;
+
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, LazyLock};
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use safelmm_datastore::{AddOptions, Document, License, LicenseClass, Obligation, Receipt, Selector, StoreError, View};
-use serde::{Deserialize, Serialize};
+use safelmm_datastore::{AddOptions, Document, Receipt, Selector, StoreError, View};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tracing::Span;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
+
+use answers::FoundPassage;
+pub use answers::{AddedAnswer, CompactedAnswer, FoundPassages, StoreAnswer, StoreList};
 
 use super::attachment::{access, check_passages, open};
 use super::error::ApiError;
@@ -29,133 +34,6 @@ const MAX_PASSAGES: usize = 100;
 const PASSAGES: usize = 10;
 /// The longest query.
 const MAX_QUERY_BYTES: usize = 8 << 10;
-
-/// The stores that the key may ask.
-#[derive(Serialize, ToSchema)]
-pub struct StoreList {
-    /// `list`.
-    object: &'static str,
-    /// Each of them.
-    data: Vec<StoreAnswer>,
-}
-
-/// A store.
-#[derive(Serialize, ToSchema)]
-pub struct StoreAnswer {
-    /// The name under which requests attach it.
-    id: String,
-    /// `store`.
-    object: &'static str,
-    /// Documents in it, as far as the key may use or change them.
-    documents: usize,
-    /// Their tokens.
-    tokens: u64,
-    /// How many documents are under which license.
-    licenses: Vec<LicenseCount>,
-    /// Removed documents whose bytes will be erased by compaction; for those who may change the store.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    awaiting_erasure: Option<usize>,
-    /// Whether parameters of retrieval were found for what the key may use of it.
-    tuned: bool,
-    /// The key that its receipts are signed with (Ed25519), in hexadecimal digits.
-    public_key: String,
-}
-
-/// The documents under one license.
-#[derive(Serialize, ToSchema)]
-struct LicenseCount {
-    /// The SPDX expression.
-    license: String,
-    /// What it asks, roughly.
-    #[schema(value_type = String)]
-    class: LicenseClass,
-    /// How many there are.
-    documents: usize,
-}
-
-/// What came of documents.
-#[derive(Serialize, ToSchema)]
-pub struct AddedAnswer {
-    /// New documents.
-    added: usize,
-    /// Documents that replaced one with the same id.
-    replaced: usize,
-    /// Documents that were there already, just so.
-    unchanged: usize,
-    /// Tokens added.
-    tokens: u64,
-}
-
-/// What compaction did.
-#[derive(Serialize, ToSchema)]
-pub struct CompactedAnswer {
-    /// Documents whose bytes were erased.
-    erased: usize,
-    /// The signed statement that they were.
-    #[schema(value_type = Option<Object>)]
-    receipt: Option<Receipt>,
-}
-
-/// Passages that were found.
-#[derive(Serialize, ToSchema)]
-pub struct FoundPassages {
-    /// `list`.
-    object: &'static str,
-    /// Each of them, the best first.
-    data: Vec<FoundPassage>,
-}
-
-/// A passage that was found.
-#[derive(Serialize, ToSchema)]
-struct FoundPassage {
-    /// How well it fits; comparable within one answer.
-    score: f32,
-    /// The passage.
-    text: String,
-    /// The document's id.
-    document: String,
-    /// Its title.
-    title: String,
-    /// Its author.
-    author: String,
-    /// Its license, as an SPDX expression.
-    license: String,
-    /// Where it can be found.
-    url: String,
-    /// What the license asks of those who use the text.
-    #[schema(value_type = Vec<String>)]
-    obligations: Vec<Obligation>,
-}
-
-impl StoreAnswer {
-    /// The store as this key may see it: whoever may not change it is told of the documents that its requests may use.
-    fn of(attached: &Attached, app: &App, principal: &Principal) -> Self {
-        let info = attached.store.info();
-        let declared = if principal.may_use(Use::NonCommercial) { Use::NonCommercial } else { Use::Commercial };
-        let access = access(app, declared, principal.rating_ceiling(app.rating_ceiling()), true);
-        let view = attached.store.view(&access, &[]);
-        let manages = principal.may_manage_stores();
-        let licenses: BTreeMap<License, usize> = match manages {
-            true => info.licenses.iter().filter_map(|(license, n)| Some((license.parse().ok()?, *n))).collect(),
-            false => view.documents_by_license(),
-        };
-        let count = |(license, documents): (License, usize)| LicenseCount {
-            class: license.class(),
-            license: license.to_string(),
-            documents,
-        };
-        StoreAnswer {
-            id: info.settings.name.clone(),
-            object: "store",
-            documents: licenses.values().sum(),
-            tokens: if manages { info.tokens } else { view.tokens() },
-            licenses: licenses.into_iter().filter(|(_, documents)| *documents > 0).map(count).collect(),
-            awaiting_erasure: manages.then_some(info.dead),
-            tuned: attached.is_tuned(&view),
-            public_key: info.public_key,
-        }
-    }
-}
 
 /// A store that the key may ask.
 fn find(name: &str, app: &App, principal: &Principal) -> Result<Attached, ApiError> {
@@ -364,10 +242,7 @@ pub async fn remove(
         move || attached.store.remove(&Selector::Id(id)).map_err(|error| failed(&error, "document"))
     })
     .await?;
-    match receipt.statement.documents.is_empty() {
-        true => Err(ApiError::UnknownDocument(shortened(&id))),
-        false => Ok(axum::Json(receipt)),
-    }
+    receipt.map(axum::Json).ok_or_else(|| ApiError::UnknownDocument(shortened(&id)))
 }
 
 /// Which documents go: one of these.
@@ -383,7 +258,7 @@ pub struct Which {
     url: Option<String>,
 }
 
-/// Removes all documents of an author, a rights holder or an address. The answer is a signed receipt, which may name none.
+/// Removes all documents of an author, a rights holder or an address. The answer is a signed receipt.
 #[utoipa::path(
     delete, path = "/v1/stores/{store}/documents", tag = "stores",
     params(("store" = String, Path, description = "The store's name"), Which),
@@ -398,15 +273,19 @@ pub async fn remove_all(
     let attached = find_to_change(&path(name)?, &app, &principal)?;
     let usage = "name one of 'author', 'rights_holder' and 'url' behind the '?'";
     let Query(which) = which.map_err(|error| ApiError::parameter("query", format!("{error}: {usage}")))?;
-    let selector = match which {
-        Which { author: Some(author), rights_holder: None, url: None } => Selector::Author(author),
-        Which { author: None, rights_holder: Some(holder), url: None } => Selector::RightsHolder(holder),
-        Which { author: None, rights_holder: None, url: Some(url) } => Selector::Url(url),
+    let (what, value, selector): (_, _, fn(String) -> Selector) = match which {
+        Which { author: Some(author), rights_holder: None, url: None } => ("author", author, Selector::Author),
+        Which { author: None, rights_holder: Some(holder), url: None } => {
+            ("rights holder", holder, Selector::RightsHolder)
+        }
+        Which { author: None, rights_holder: None, url: Some(url) } => ("address", url, Selector::Url),
         _ => return Err(ApiError::parameter("query", usage)),
     };
-    let removed =
-        on_a_thread(principal, move || attached.store.remove(&selector).map_err(|error| failed(&error, "query")));
-    Ok(axum::Json(removed.await?))
+    let value_told = shortened(&value);
+    let removed = on_a_thread(principal, move || {
+        attached.store.remove(&selector(value)).map_err(|error| failed(&error, "query"))
+    });
+    removed.await?.map(axum::Json).ok_or(ApiError::NoDocuments { what, value: value_told })
 }
 
 /// Erases the bytes of removed documents.

@@ -5,8 +5,11 @@
 #[path = "../../plugins/tests/support/mod.rs"]
 mod guests;
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use guests::{Guest, INSPECT, REVIEW, SCREEN};
 
@@ -118,4 +121,95 @@ fn a_new_plugin_is_a_folder_that_was_not_there() {
         assert!(code == 1 && err.contains("cannot be a plugin's"), "{name}: {err}");
     }
     assert_eq!(safelmm(folder.path(), &["new", "x", "--lang", "cobol"]).0, 2);
+}
+
+/// A server with a configuration file, until it is dropped.
+struct Server {
+    child: Child,
+    address: String,
+}
+
+impl Server {
+    fn start(folder: &Path) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_safelmm"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--config", "safelmm.toml"])
+            .current_dir(folder)
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let address = loop {
+            let line = lines.next().expect("the server ended").unwrap();
+            if let Some((_, rest)) = line.split_once("listening on http://") {
+                break rest.split(' ').next().unwrap().to_owned();
+            }
+        };
+        std::thread::spawn(move || lines.for_each(drop));
+        Server { child, address }
+    }
+
+    fn plugins(&self) -> String {
+        let mut socket = TcpStream::connect(&self.address).unwrap();
+        socket.write_all(b"GET /v1/plugins HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn until(&self, part: &str) {
+        let begun = Instant::now();
+        while !self.plugins().contains(part) {
+            assert!(begun.elapsed() < Duration::from_secs(40), "no {part} in {}", self.plugins());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn changed_files_are_noticed_by_themselves_and_on_sighup() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let config = |watch: u32, plugins: &[&str]| {
+        let section = |name: &&str| format!("[[policy.plugin]]\nname = '{name}'\nsource = '{name}.wasm'\n");
+        let sections: String = plugins.iter().map(section).collect();
+        put("safelmm.toml", format!("[policy.sandbox]\ninstances = 16\nwatch_s = {watch}\n{sections}").as_bytes());
+    };
+    put("one.wasm", &guest().build());
+    config(1, &["one"]);
+    let server = Server::start(folder.path());
+    server.until("\"version\":\"1.2.3\"");
+    put("one.wasm", &guest().version("1.10.0").build());
+    server.until("\"version\":\"1.10.0\"");
+    put("one.wasm", b"broken");
+    server.until("outdated");
+    assert!(server.plugins().contains("\"version\":\"1.10.0\""));
+    drop(server);
+
+    put("one.wasm", &guest().build());
+    config(0, &["one"]);
+    let server = Server::start(folder.path());
+    put("two.wasm", &guest().version("2.0.0").build());
+    config(0, &["one", "two"]);
+    assert!(!server.plugins().contains("2.0.0"));
+    let hang_up = || {
+        let sent = Command::new("kill").args(["-HUP", &server.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    hang_up();
+    server.until("\"name\":\"two\"");
+    // A configuration that is none, or that names a file that is not there, changes nothing.
+    put("safelmm.toml", b"[policy");
+    hang_up();
+    config(0, &["one", "three"]);
+    hang_up();
+    std::thread::sleep(Duration::from_millis(300));
+    server.until("\"name\":\"two\"");
 }

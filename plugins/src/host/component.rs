@@ -14,7 +14,7 @@ use super::instance::Instance;
 use super::limits::Limits;
 use super::sandbox::Sandbox;
 use super::settings::{Problem, Schema, SettingsError};
-use super::state::{State, Vocabulary};
+use super::state::{LogBudget, State, Vocabulary};
 use super::vectors::VectorsFailed;
 use crate::hook::{Hook, Hooks};
 
@@ -84,6 +84,7 @@ pub struct Component {
     sandbox: Sandbox,
     plugin: Arc<str>,
     vocabulary: Option<Arc<dyn Vocabulary>>,
+    log: Arc<LogBudget>,
     limits: Limits,
     schema: Schema,
     /// What it calls itself.
@@ -155,7 +156,8 @@ impl Component {
         linked.map_err(world)?;
         let pre = linker.instantiate_pre(&component).and_then(PolicyWithVocabularyPre::new).map_err(world)?;
         let plugin: Arc<str> = plugin.into();
-        let mut instance = instantiate(&pre, sandbox, &plugin, limits, vocabulary.clone())?;
+        let log = Arc::new(LogBudget::new());
+        let mut instance = instantiate(&pre, sandbox, &plugin, limits, (vocabulary.clone(), Arc::clone(&log)))?;
         let described = instance
             .call(limits, limits.startup_fuel, |policy, store| policy.safelmm_policy_meta().call_describe(store));
         let described = described.answer.map_err(LoadError::Start)?;
@@ -171,6 +173,7 @@ impl Component {
             sandbox: sandbox.clone(),
             plugin,
             vocabulary,
+            log,
             limits: *limits,
             schema,
             name,
@@ -204,7 +207,8 @@ impl Component {
     /// A new instance with these settings, as JSON.
     pub(crate) fn configured(&self, settings: &str) -> Result<Instance, LoadError> {
         let limits = &self.limits;
-        let mut instance = instantiate(&self.pre, &self.sandbox, &self.plugin, limits, self.vocabulary.clone())?;
+        let of_host = (self.vocabulary.clone(), Arc::clone(&self.log));
+        let mut instance = instantiate(&self.pre, &self.sandbox, &self.plugin, limits, of_host)?;
         let configured = instance.call(limits, limits.startup_fuel, |policy, store| {
             policy.safelmm_policy_meta().call_configure(store, settings)
         });
@@ -257,10 +261,10 @@ fn instantiate(
     sandbox: &Sandbox,
     plugin: &Arc<str>,
     limits: &Limits,
-    vocabulary: Option<Arc<dyn Vocabulary>>,
+    (vocabulary, log): (Option<Arc<dyn Vocabulary>>, Arc<LogBudget>),
 ) -> Result<Instance, LoadError> {
     let failed = |error: wasmtime::Error| LoadError::Start(Failure::of(&error, limits.startup_fuel));
-    let state = State::new(Arc::clone(plugin), limits, vocabulary);
+    let state = State::new(Arc::clone(plugin), limits, vocabulary, log);
     let mut store = Instance::store(&sandbox.engine, state, limits).map_err(failed)?;
     let bindings = pre.instantiate(&mut store).map_err(failed)?;
     Ok(Instance::new(store, bindings))

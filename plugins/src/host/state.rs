@@ -1,6 +1,7 @@
 //! What belongs to one instance on the host's side: its limits, its log, and the vocabulary where it was granted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use wasmtime::{StoreLimits, StoreLimitsBuilder};
 
@@ -30,18 +31,48 @@ pub trait Vocabulary: Send + Sync {
     fn tokenize(&self, text: &str) -> Vec<u32>;
 }
 
+/// Lines that a policy may write to the log at once, in all its instances, and each second.
+const LOG_BURST: f64 = 100.0;
+const LOG_PER_SECOND: f64 = 10.0;
+
+/// The lines that one policy may still write to the log, in all its instances: a busy server would else have a log of
+/// nothing but what a talkative policy says of each token.
+pub(crate) struct LogBudget(Mutex<(f64, Instant)>);
+
+impl LogBudget {
+    pub fn new() -> Self {
+        LogBudget(Mutex::new((LOG_BURST, Instant::now())))
+    }
+
+    /// Takes a line from the budget, if there is one left.
+    fn take(&self) -> bool {
+        let mut budget = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let left = (budget.0 + (now - budget.1).as_secs_f64() * LOG_PER_SECOND).min(LOG_BURST);
+        let may = left >= 1.0;
+        *budget = (if may { left - 1.0 } else { left }, now);
+        may
+    }
+}
+
 /// What belongs to one instance.
 pub(crate) struct State {
     pub limits: StoreLimits,
     plugin: Arc<str>,
     vocabulary: Option<Arc<dyn Vocabulary>>,
+    log: Arc<LogBudget>,
     lines: u32,
     calls: u32,
     tokenized: usize,
 }
 
 impl State {
-    pub fn new(plugin: Arc<str>, limits: &Limits, vocabulary: Option<Arc<dyn Vocabulary>>) -> Self {
+    pub fn new(
+        plugin: Arc<str>,
+        limits: &Limits,
+        vocabulary: Option<Arc<dyn Vocabulary>>,
+        log: Arc<LogBudget>,
+    ) -> Self {
         let limits = StoreLimitsBuilder::new()
             .memory_size(limits.memory_bytes)
             .table_elements(TABLE_ELEMENTS)
@@ -49,7 +80,7 @@ impl State {
             .memories(MEMORIES)
             .tables(TABLES)
             .build();
-        State { limits, plugin, vocabulary, lines: 0, calls: 0, tokenized: 0 }
+        State { limits, plugin, vocabulary, log, lines: 0, calls: 0, tokenized: 0 }
     }
 
     /// A call begins.
@@ -92,6 +123,9 @@ impl log::Host for State {
             }
             return Ok(());
         }
+        if !self.log.take() {
+            return Ok(());
+        }
         let mut end = message.len().min(LOG_BYTES);
         while !message.is_char_boundary(end) {
             end -= 1;
@@ -123,5 +157,17 @@ impl vocabulary::Host for State {
             return Err(wasmtime::Error::msg(format!("it had more than {TOKENIZE_BYTES} bytes turned into tokens")));
         }
         Ok(vocabulary.tokenize(&text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_talkative_policy_is_cut_short() {
+        let budget = LogBudget::new();
+        let lines = (0..1000).filter(|_| budget.take()).count();
+        assert!((100..110).contains(&lines), "{lines}");
     }
 }

@@ -175,6 +175,37 @@ async fn a_secret_that_the_model_must_say_never_reaches_the_socket() {
     assert_eq!(told, content, "a stream says what a whole answer says");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bundled_pii_policy_masks_what_the_model_must_say() {
+    let mut plugins = Plugins::new();
+    plugins.config.plugins.push(PluginConfig::new("pii", Source::Bundled("pii".into())));
+    let app = plugins.start().await;
+    for (said, secret) in [
+        ("write to jane.doe@example.org today", "jane.doe@"),
+        ("pay to DE89 3704 0044 0532 0130 00 now", "0044 0532"),
+        ("the card is 4111 1111 1111 1111, yes", "1111 1111"),
+    ] {
+        let mut body = confession(true);
+        let schema = &mut body["response_format"]["json_schema"]["schema"];
+        schema["properties"]["k"] = json!({"const": said});
+        body["max_tokens"] = json!(120);
+        for stream in [true, false] {
+            body["stream"] = json!(stream);
+            let answer = tokio::task::block_in_place(|| raw(&app, "/v1/chat/completions", &body));
+            assert!(answer.contains("\"hook\":\"inspect-stream\",\"verdict\":\"rewrite\""), "{answer}");
+            let told: String = answer
+                .lines()
+                .filter_map(|line| serde_json::from_str::<Value>(line.strip_prefix("data: ").unwrap_or(line)).ok())
+                .filter_map(|event| {
+                    let choice = &event["choices"][0];
+                    choice["delta"]["content"].as_str().or(choice["message"]["content"].as_str()).map(str::to_owned)
+                })
+                .collect();
+            assert!(told.contains("\"k\"") && !told.contains(secret), "{told}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn replaced_text_has_no_log_probabilities_and_unchanged_text_has_all_of_them() {
     let app = Plugins::new().add("quiet", keeps_quiet(INSPECT, Some("[hush]"))).start().await;

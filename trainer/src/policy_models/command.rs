@@ -100,11 +100,11 @@ pub fn run(which: &PolicyModels, report: &mut Report) -> Result<(), PolicyModelE
 }
 
 fn gather(args: &TextArgs, report: &mut Report) -> Result<Vec<Example>, PolicyModelError> {
-    let corpora = args.corpora.clone().ok_or_else(|| {
-        PolicyModelError::Data("no texts are named: give --corpora, a folder of documents".into())
-    })?;
-    let recipe =
-        Recipe { corpora, sentences: args.sentences.clone(), tweets: args.tweets.clone(), seed: args.seed };
+    let corpora = args
+        .corpora
+        .clone()
+        .ok_or_else(|| PolicyModelError::Data("no texts are named: give --corpora, a folder of documents".into()))?;
+    let recipe = Recipe { corpora, sentences: args.sentences.clone(), tweets: args.tweets.clone(), seed: args.seed };
     let examples = examples::gather(&recipe, report)?;
     report.line(&format!("{} rated texts", examples.len()));
     Ok(examples)

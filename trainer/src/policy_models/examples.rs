@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rand_chacha::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use safelmm_learned::hash::{START, mix};
 use safelmm_model::Rating;
 
@@ -42,8 +42,7 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Source; 5] =
-        [Source::Documents, Source::Sentences, Source::Terms, Source::Stories, Source::Tweets];
+    pub const ALL: [Source; 5] = [Source::Documents, Source::Sentences, Source::Terms, Source::Stories, Source::Tweets];
 
     /// Of a hundred texts, how many calibrate the scores and how many are held out.
     fn shares(self) -> (u64, u64) {
@@ -120,8 +119,7 @@ pub fn gather(recipe: &Recipe, report: &mut Report) -> Result<Vec<Example>, Poli
     let mut examples = sources::sentences(&recipe.sentences)?;
     for language in languages::all() {
         let sentences = documents.remove(language).unwrap_or_default();
-        let innocent: Vec<&str> =
-            sentences.iter().filter(|e| e.rating == Rating::G).map(|e| e.text.as_str()).collect();
+        let innocent: Vec<&str> = sentences.iter().filter(|e| e.rating == Rating::G).map(|e| e.text.as_str()).collect();
         if innocent.is_empty() {
             return Err(PolicyModelError::Data(format!(
                 "{}: no permissive document in '{language}': each of the 31 languages needs some innocent text, such as the \

@@ -7,8 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use rand_chacha::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use safelmm_learned::RatingModel;
 use safelmm_learned::features::features;
@@ -67,7 +67,11 @@ struct Row {
 ///
 /// # Errors
 /// When a part has no text of some rating.
-pub fn train(examples: &[Example], settings: &LinearSettings, report: &mut Report) -> Result<Vec<u8>, PolicyModelError> {
+pub fn train(
+    examples: &[Example],
+    settings: &LinearSettings,
+    report: &mut Report,
+) -> Result<Vec<u8>, PolicyModelError> {
     let rows = rows(examples, Part::Train, settings)?;
     let calibration = rows_of(examples, Part::Calibrate, settings);
     let (mut weights, mut thresholds) = (vec![0_f32; settings.buckets as usize], [-1.0, 0.0, 1.0]);

@@ -66,7 +66,7 @@ pub fn score(checkpoint: &Arc<Checkpoint>, windows: &[Window], retrieval: Option
         for window in batch {
             let prompt = prompt(checkpoint, &window.tokens);
             let room = checkpoint.context_length().saturating_sub(prompt.len() + 1);
-            let added = retrieval.map(|retrieval| retrieval.add(checkpoint, room)).unwrap_or_default();
+            let added = retrieval.map(|retrieval| retrieval.add(checkpoint, room, None)).unwrap_or_default();
             recorders.push(added.recorder);
             let (distribution, context) = (added.distribution, added.context);
             let request =

@@ -1,5 +1,7 @@
 //! Components as policies: what they are told, what comes of it, and what is checked before they serve.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
 mod support;
 
 use std::sync::Arc;

@@ -282,7 +282,7 @@ fn generate(model: &Arc<Checkpoint>, prompts: &[Vec<u32>], retrieval: Option<&Re
         let mut running = Vec::new();
         let mut recorders = Vec::new();
         for (i, prompt) in batch.iter().enumerate() {
-            let added = retrieval.map(|retrieval| retrieval.add(model, 0)).unwrap_or_default();
+            let added = retrieval.map(|retrieval| retrieval.add(model, 0, None)).unwrap_or_default();
             recorders.push(added.recorder);
             let seed = args.seed + (number * args.batch + i) as u64;
             let request = GenerationRequest {

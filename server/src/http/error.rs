@@ -463,7 +463,7 @@ mod tests {
     #[test]
     fn the_log_does_not_repeat_what_a_client_wrote() {
         const SECRET: &str = "my diary";
-        let denial = Denial { plugin: "p".into(), category: "c", reason: SECRET.into() };
+        let denial = Denial { plugin: "p".into(), category: "c".into(), reason: SECRET.into() };
         for error in [
             ApiError::parameter("prompt", format!("'prompt' must be a list, found \"{SECRET}\"")),
             ApiError::NotJson(format!("the body must be an object in JSON, found \"{SECRET}\"")),

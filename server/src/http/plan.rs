@@ -127,7 +127,7 @@ impl<S> Plan<S> {
             }
             let text = text_for(policies, prompt, app, param)?;
             for index in 0..best_of {
-                let added = retrieval.map(|retrieval| retrieval.add(app.checkpoint(), left, policies));
+                let added = retrieval.map(|retrieval| retrieval.add(app.checkpoint(), left, Some(policies)));
                 let added = added.unwrap_or_default();
                 let answer = Answer::new(policies.clone(), Arc::clone(&text));
                 let mut stages = wanted.stages.as_ref().map_or_else(Vec::new, |stages| stages());

@@ -20,7 +20,7 @@ mod tune;
 
 pub use attribution::{Attribution, Grain, Text, VERBATIM_TOKENS, attribute, verbatim};
 pub use encoder::{ModelEncoder, PassageEncoder};
-pub use evidence::Recorder;
+pub use evidence::{Kind, Recorder};
 pub use interpolation::{Mixing, NeighbourSettings};
 pub use passages::Ranking;
 pub use request::{PassageSettings, Retrieval, gated};

@@ -55,8 +55,9 @@ impl Retrieval {
         self.passages.as_ref().map_or(0, |passages| passages.count.saturating_mul(passages.tokens))
     }
 
-    /// What a sequence gets that has `room` tokens of context left for passages, of which `policies` leave some.
-    pub fn add(&self, checkpoint: &Arc<Checkpoint>, room: usize, policies: &Scope) -> Added {
+    /// What a sequence gets that has `room` tokens of context left for passages, of which `policies` leave some,
+    /// where there are any.
+    pub fn add(&self, checkpoint: &Arc<Checkpoint>, room: usize, policies: Option<&Scope>) -> Added {
         let recorder = self.recorded.then(Recorder::default);
         // Where there is nothing to use, an answer is that of a request without stores, bit for bit.
         if self.view.is_empty() {
@@ -69,7 +70,7 @@ impl Retrieval {
         let context = self.passages.as_ref().map(|passages| {
             let sizes = (passages.count, passages.stride, self.passage_tokens().min(room));
             let (checkpoint, ranking) = (Arc::clone(checkpoint), passages.ranking.clone());
-            let policies = Some(policies).filter(|policies| policies.hooks().has(Hook::FilterPassages)).cloned();
+            let policies = policies.filter(|policies| policies.hooks().has(Hook::FilterPassages)).cloned();
             let view = self.view.clone();
             let context = PassageContext::new(checkpoint, view, ranking, sizes, recorder.clone(), policies);
             Box::new(context) as Box<dyn ContextSource>

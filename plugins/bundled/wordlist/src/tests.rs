@@ -148,8 +148,6 @@ fn many_words_take_little_time_to_configure() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 4000 }))]
-
     #[test]
     fn any_text_cut_anywhere_gives_what_it_gives_whole(
         parts in prop::collection::vec(prop::sample::select(vec![

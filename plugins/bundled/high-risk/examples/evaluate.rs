@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use safelmm_policy_high_risk::judge::Judge;
+use safelmm_policy_high_risk::judge;
 use serde_json::Value;
 
 #[derive(Default)]
@@ -16,7 +16,7 @@ struct Count {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let judge = Judge::new()?;
+    let judge = judge()?;
     let mut arguments = std::env::args().skip(1);
     let (mut show, mut part, mut files) = (None, None, Vec::new());
     while let Some(argument) = arguments.next() {
@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 continue;
             }
             let (text, language) = (row["text"].as_str().unwrap_or_default(), row["language"].as_str().unwrap_or_default());
-            let found = judge.prompt(text, None);
+            let found = judge.findings(text, None);
             bytes += text.len();
             let count = counts.entry(language.into()).or_default();
             let first = found.iter().find(|f| f.score >= 0.5);

@@ -7,12 +7,14 @@
 #![warn(missing_docs)]
 
 mod compile;
+mod judge;
 mod language;
 mod lexicon;
 mod normal;
 mod rules;
 
 pub use compile::{CompileError, compile, compile_folder};
+pub use judge::{DataError, Found, Judge};
 pub use language::{LANGUAGES, Language, Mask};
 pub use lexicon::{Hit, Lexicon, LexiconError, Reading};
 pub use normal::{Normal, Token};

@@ -7,7 +7,8 @@
 //!
 //! The rule holds where a sentence has a `HOW`, a `MAKE` at most 6 words from it, and a `BOMB` at most 6 words from that;
 //! `>` before a class wants it behind the one before, `A|B` takes either. It does not hold with a `GUARD` among or just
-//! around these words, or a `GAME` anywhere in the sentence. A term of a class that `covers` hides the terms inside it.
+//! around these words, or a `GAME` anywhere in the sentence. A rule with `text` behind its score looks at three sentences in
+//! a row as if they were one. A term of a class that `covers` hides the terms inside it.
 
 use std::ops::Range;
 
@@ -37,6 +38,8 @@ struct Rule {
     parts: Vec<Part>,
     near: u128,
     anywhere: u128,
+    /// Looks at three sentences in a row.
+    text: bool,
 }
 
 struct Part {
@@ -84,8 +87,14 @@ impl Rules {
                 }
             } else if !line.is_empty() {
                 let (head, body) = line.split_once(':').ok_or(RulesError::Line(i + 1))?;
-                let (category, score) = head.trim().split_once(' ').ok_or(RulesError::Line(i + 1))?;
-                let score = score.trim().parse().map_err(|_| RulesError::Line(i + 1))?;
+                let mut head = head.split_whitespace();
+                let (category, score) = head.next().zip(head.next()).ok_or(RulesError::Line(i + 1))?;
+                let score = score.parse().map_err(|_| RulesError::Line(i + 1))?;
+                let text = match head.next() {
+                    None => false,
+                    Some("text") => true,
+                    Some(_) => return Err(RulesError::Line(i + 1)),
+                };
                 let (wanted, unwanted) = body.split_once(" / ").unwrap_or((body, ""));
                 let (mut near, mut anywhere) = (0, 0);
                 for name in unwanted.split_whitespace() {
@@ -105,7 +114,7 @@ impl Rules {
                     return Err(RulesError::Line(i + 1));
                 }
                 let category = rules.category(category);
-                rules.rules.push(Rule { category, score, parts, near, anywhere });
+                rules.rules.push(Rule { category, score, parts, near, anywhere, text });
             }
         }
         Ok(rules)
@@ -126,33 +135,40 @@ impl Rules {
     /// The rules that hold in a text, at most one match for each rule, the surest first.
     pub fn matches(&self, normal: &Normal, reading: &Reading) -> Vec<Match<'_>> {
         let mut found: Vec<Match<'_>> = Vec::new();
-        let mut hits = reading.hits.as_slice();
-        for sentence in normal.sentences() {
-            let n = hits.partition_point(|h| (h.last as usize) < sentence.end);
-            let (own, rest) = hits.split_at(n);
-            hits = rest;
-            if own.is_empty() {
-                continue;
-            }
-            for language in Language::all().filter(|l| reading.candidates.has(*l)) {
-                let own: Vec<Hit> = self.uncovered(own, language);
-                let present = own.iter().fold(0u128, |set, h| set | 1 << h.class);
-                for (i, rule) in self.rules.iter().enumerate() {
-                    let possible = rule.parts.iter().all(|p| p.classes & present != 0) && rule.anywhere & present == 0;
-                    if !possible || found.iter().any(|m| m.rule == i) {
-                        continue;
-                    }
-                    if let Some((first, last)) = rule.holds(&own, normal) {
-                        let token = |i: u32| normal.tokens()[i as usize];
-                        let span = token(first).from as usize..token(last).to as usize;
-                        let category = &self.categories[rule.category];
-                        found.push(Match { category, score: rule.score, language, span, rule: i });
-                    }
+        let until = |sentence: &Range<usize>| reading.hits.partition_point(|h| (h.last as usize) < sentence.end);
+        let ends: Vec<usize> = normal.sentences().iter().map(until).collect();
+        for (i, &end) in ends.iter().enumerate() {
+            let start = |back: usize| (i + 1).checked_sub(back + 1).map_or(0, |j| ends[j]);
+            for (from, text) in [(start(1), false), (start(3), true)] {
+                if start(1) < end {
+                    self.look(&reading.hits[from..end], text, normal, reading, &mut found);
                 }
             }
         }
         found.sort_by(|a, b| b.score.total_cmp(&a.score));
         found
+    }
+
+    fn look<'a>(&'a self, hits: &[Hit], text: bool, normal: &Normal, reading: &Reading, found: &mut Vec<Match<'a>>) {
+        if !self.rules.iter().any(|r| r.text == text) {
+            return;
+        }
+        for language in Language::all().filter(|l| reading.candidates.has(*l)) {
+            let own: Vec<Hit> = self.uncovered(hits, language);
+            let present = own.iter().fold(0u128, |set, h| set | 1 << h.class);
+            for (i, rule) in self.rules.iter().enumerate().filter(|(_, r)| r.text == text) {
+                let possible = rule.parts.iter().all(|p| p.classes & present != 0) && rule.anywhere & present == 0;
+                if !possible || found.iter().any(|m| m.rule == i) {
+                    continue;
+                }
+                if let Some((first, last)) = rule.holds(&own, normal) {
+                    let token = |i: u32| normal.tokens()[i as usize];
+                    let span = token(first).from as usize..token(last).to as usize;
+                    let category = &self.categories[rule.category];
+                    found.push(Match { category, score: rule.score, language, span, rule: i });
+                }
+            }
+        }
     }
 
     /// The hits of one language that do not lie inside a covering one.
@@ -235,6 +251,8 @@ mod tests {
         assert!(!holds("How to make it. A bomb."));
         assert!(!holds("make this how to bomb"), "the order counts");
         assert!(!holds("how to make the a the a the a bomb"), "the distance counts");
+        assert_eq!(categories("x 0.9 text: HOW BOMB", "How to make it. A bomb.").len(), 1, "two sentences");
+        assert!(categories("x 0.9 text: HOW BOMB", "How to make. A. The. A. Bomb.").is_empty(), "far apart");
     }
 
     #[test]

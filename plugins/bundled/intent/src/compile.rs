@@ -9,7 +9,7 @@
 //! @key: a message
 //! ```
 //!
-//! `*` at the end lets a word go on, `*` at the front lets the term begin inside a word, `=` wants the accents as they are
+//! `*` at the end of a word lets it go on, `*` at the front lets the term begin inside a word, `=` wants the accents as they are
 //! written. In Chinese, Japanese and Korean every term may begin and end anywhere.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use std::path::Path;
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::lexicon::{EXACT, INSIDE, OPEN};
+use crate::lexicon::{EXACT, INSIDE, OPEN, REST};
 use crate::{Language, Mask, Normal};
 
 /// Why a data file cannot be compiled.
@@ -154,14 +154,15 @@ impl Builder {
         if language.is_some_and(|l| ["zh", "ja", "ko"].contains(&l.code())) {
             flags |= INSIDE | OPEN;
         }
-        let normal = Normal::of(term);
-        let folded = normal.text();
-        if normal.sentences().len() != 1 || folded.len() < 1 + usize::from(flags & INSIDE != 0) {
+        let words: Vec<Normal> = term.split("* ").map(Normal::of).collect();
+        let folded = words.iter().map(Normal::text).collect::<Vec<_>>().join(&format!("{} ", char::from(REST)));
+        let long = words[0].text().len() > usize::from(flags & INSIDE != 0 || words.len() > 1);
+        if words.iter().any(|w| w.sentences().len() != 1) || !long || (flags & EXACT != 0 && words.len() > 1) {
             return None;
         }
         let exact = if flags & EXACT != 0 { term.nfc().collect::<String>().to_lowercase() } else { String::new() };
         let mask = language.map_or(Mask::ALL, Mask::only);
-        *self.terms.entry((folded.into(), class, flags, exact)).or_default() |= mask.0;
+        *self.terms.entry((folded, class, flags, exact)).or_default() |= mask.0;
         Some(())
     }
 

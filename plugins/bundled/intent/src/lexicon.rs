@@ -11,6 +11,9 @@ pub(crate) const INSIDE: u8 = 2;
 /// Accents count.
 pub(crate) const EXACT: u8 = 4;
 
+/// Stands in a term for the rest of a word.
+pub(crate) const REST: u8 = 2;
+
 /// The class of the words that tell languages apart.
 const WORDS: u8 = 0;
 
@@ -38,6 +41,8 @@ pub struct Hit {
     pub first: u32,
     /// Its last word.
     pub last: u32,
+    /// Its bytes in the folded text.
+    pub bytes: (u32, u32),
 }
 
 /// What stands in a text.
@@ -115,20 +120,21 @@ impl Lexicon {
             let start = token.start as usize;
             let end = normal.tokens().get(i + 1).map_or(folded.len(), |t| t.start as usize);
             let word = folded[start..end].trim_end_matches([' ', BREAK]);
-            let mut found = |limit: Mask, term: &Term, to: usize| {
+            let mut found = |limit: Mask, term: &Term, from: usize, to: usize| {
                 let mask = term.mask.and(limit).and(script);
                 if mask.is_empty() || (term.flags & EXACT != 0 && !written_so(&text[token.from as usize..], term.exact)) {
                     return;
                 }
-                hits.push(Hit { class: term.class, mask, first: i as u32, last: normal.token_at(to - 1) as u32 });
+                let (last, bytes) = (normal.token_at(to - 1) as u32, (from as u32, to as u32));
+                hits.push(Hit { class: term.class, mask, first: i as u32, last, bytes });
             };
-            self.words.find(folded, start, |term, to| found(Mask::ALL, term, to));
+            self.words.find(folded, start, |term, to| found(Mask::ALL, term, start, to));
             for (skip, limit) in stripped(word, script) {
-                self.words.find(folded, start + skip, |term, to| found(limit, term, to));
+                self.words.find(folded, start + skip, |term, to| found(limit, term, start + skip, to));
             }
             if !self.inside.terms.is_empty() {
                 for (at, _) in word.char_indices() {
-                    self.inside.find(folded, start + at, |term, to| found(Mask::ALL, term, to));
+                    self.inside.find(folded, start + at, |term, to| found(Mask::ALL, term, start + at, to));
                 }
             }
         }
@@ -244,30 +250,54 @@ impl Table {
     fn find(&self, text: &str, at: usize, mut found: impl FnMut(&Term, usize)) {
         let bytes = text.as_bytes();
         let single = bytes.get(at).map_or(0, |b| usize::from(*b) << 8);
-        for key in [single, pair(bytes, at)] {
-            let (mut low, mut high) = (self.index[key] as usize, self.index[key + 1] as usize);
-            let mut depth = if key == single { 1 } else { 2 };
-            while low < high {
-                let term = &self.terms[low];
-                if term.text.len() == depth {
-                    let to = at + depth;
-                    let closed = bytes.get(to).is_none_or(|b| *b == b' ' || *b == BREAK as u8);
-                    if text.is_char_boundary(to) && (closed || term.flags & OPEN != 0) {
-                        found(term, to);
-                    }
-                    low += 1;
-                    continue;
+        let both = pair(bytes, at);
+        self.walk(bytes, (single, 1), at + 1, &mut found);
+        if both != single {
+            self.walk(bytes, (both, 2), at + 2, &mut found);
+        }
+    }
+
+    fn walk(&self, bytes: &[u8], (key, depth): (usize, usize), at: usize, found: &mut impl FnMut(&Term, usize)) {
+        let range = (self.index[key] as usize, self.index[key + 1] as usize);
+        self.narrow(bytes, range, depth, at, found);
+    }
+
+    /// Follows the terms of a range, which agree in their first `depth` bytes, along the text from byte `at`.
+    fn narrow(
+        &self,
+        bytes: &[u8],
+        (mut low, mut high): (usize, usize),
+        mut depth: usize,
+        mut at: usize,
+        found: &mut impl FnMut(&Term, usize),
+    ) {
+        let ends = |at: usize| bytes.get(at).is_none_or(|b| *b == b' ' || *b == BREAK as u8);
+        while low < high {
+            let term = &self.terms[low];
+            if term.text.len() == depth {
+                // A byte that goes on with a character is none that a term ends before.
+                let whole = bytes.get(at).is_none_or(|b| b & 0xC0 != 0x80);
+                if whole && (term.flags & OPEN != 0 || ends(at)) {
+                    found(term, at);
                 }
-                let Some(&byte) = bytes.get(at + depth) else { break };
-                let range = &self.terms[low..high];
-                let from = range.partition_point(|t| t.text.get(depth).is_none_or(|b| *b < byte));
-                let till = from + range[from..].partition_point(|t| t.text[depth] == byte);
-                (low, high) = (low + from, low + till);
-                depth += 1;
+                low += 1;
+                continue;
             }
-            if pair(bytes, at) == single {
-                break;
+            let starting = |from: usize, byte: u8| {
+                let range = &self.terms[from..high];
+                from + range.partition_point(|t| t.text.get(depth).is_none_or(|b| *b <= byte))
+            };
+            if term.text[depth] == REST {
+                let next = starting(low, REST);
+                let rest = (at..=bytes.len()).find(|&i| ends(i)).unwrap_or(bytes.len());
+                self.narrow(bytes, (low, next), depth + 1, rest, found);
+                low = next;
+                continue;
             }
+            let Some(&byte) = bytes.get(at).filter(|b| **b > REST) else { break };
+            low = starting(low, byte - 1);
+            high = starting(low, byte);
+            (depth, at) = (depth + 1, at + 1);
         }
     }
 }
@@ -340,7 +370,7 @@ mod tests {
 
     #[test]
     fn stems_words_and_phrases_are_found_where_they_may_stand() {
-        let lexicon = lexicon(&[("de", "A: bombe*, wie man, *waffe*\nB: =töt*\n"), ("zh", "A: 炸弹"), ("ar", "A: قنبل*")]);
+        let lexicon = lexicon(&[("de", "A: bombe*, wie man, *waffe*, schmutzig* bombe*\nB: =töt*\n"), ("zh", "A: 炸弹"), ("ar", "A: قنبل*")]);
         let pairs = |text| found(&lexicon, text).into_iter().map(|p| p.1).collect::<Vec<_>>();
         assert_eq!(pairs("Wie man Bomben findet"), ["Wie man", "Bomben"]);
         assert_eq!(pairs("Schusswaffen, Plumbombe"), ["Schusswaffen"]);
@@ -348,6 +378,8 @@ mod tests {
         assert_eq!(pairs("怎么做炸弹"), ["炸弹"]);
         assert_eq!(pairs("بالقنبلة"), ["بالقنبلة"]);
         assert!(pairs("wie. man").is_empty());
+        assert_eq!(pairs("eine schmutzigen Bomben-Idee"), ["schmutzigen Bomben", "Bomben"]);
+        assert!(pairs("schmutzig und bomb").is_empty());
     }
 
     #[test]

@@ -175,8 +175,8 @@ impl Rules {
     fn uncovered(&self, hits: &[Hit], language: Language) -> Vec<Hit> {
         let own: Vec<Hit> = hits.iter().filter(|h| h.mask.has(language)).copied().collect();
         let covers = |c: &Hit, h: &Hit| {
-            let wider = c.last - c.first > h.last - h.first;
-            self.covers & 1 << c.class != 0 && c.first <= h.first && h.last <= c.last && wider
+            let wider = c.bytes.1 - c.bytes.0 > h.bytes.1 - h.bytes.0;
+            self.covers & 1 << c.class != 0 && c.bytes.0 <= h.bytes.0 && h.bytes.1 <= c.bytes.1 && wider
         };
         own.iter().filter(|h| !own.iter().any(|c| covers(c, h))).copied().collect()
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folders = [Path::new("../intent/data"), Path::new("data")];
+    let folders = [Path::new("../../../sdk/intent/data"), Path::new("data")];
     for folder in folders {
         println!("cargo::rerun-if-changed={}", folder.display());
     }

@@ -12,6 +12,8 @@ mod language;
 mod lexicon;
 mod normal;
 mod rules;
+#[cfg(feature = "policy")]
+pub mod screen;
 
 pub use compile::{CompileError, compile, compile_folder};
 pub use judge::{DataError, Found, Judge};

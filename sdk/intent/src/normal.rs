@@ -166,7 +166,7 @@ pub(crate) fn is_wide(c: char) -> bool {
 }
 
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c as u32, 0x300..=0x36F | 0x610..=0x65F | 0x900..=0x97F)
+    c.is_alphanumeric() || matches!(c as u32, 0x300..=0x36F | 0x610..=0x61A | 0x64B..=0x65F | 0x900..=0x963)
 }
 
 fn is_leet(c: char) -> bool {

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use unicode_normalization::UnicodeNormalization;
 
-use crate::lexicon::{EXACT, INSIDE, OPEN, REST};
+use crate::lexicon::{EXACT, INSIDE, OPEN, REST, WIDE};
 use crate::{Language, Mask, Normal};
 
 /// Why a data file cannot be compiled.
@@ -152,7 +152,7 @@ impl Builder {
             (term, flags) = (rest, flags | OPEN);
         }
         if language.is_some_and(|l| ["zh", "ja", "ko"].contains(&l.code())) {
-            flags |= INSIDE | OPEN;
+            flags |= INSIDE | OPEN | WIDE;
         }
         let words: Vec<Normal> = term.split("* ").map(Normal::of).collect();
         let folded = words.iter().map(Normal::text).collect::<Vec<_>>().join(&format!("{} ", char::from(REST)));

@@ -11,6 +11,9 @@ pub(crate) const INSIDE: u8 = 2;
 /// Accents count.
 pub(crate) const EXACT: u8 = 4;
 
+/// The term is of a script or language where every term may begin and end anywhere.
+pub(crate) const WIDE: u8 = 8;
+
 /// Stands in a term for the rest of a word.
 pub(crate) const REST: u8 = 2;
 
@@ -125,7 +128,11 @@ impl Lexicon {
                 if mask.is_empty() || (term.flags & EXACT != 0 && !written_so(&text[token.from as usize..], term.exact)) {
                     return;
                 }
-                let (last, bytes) = (normal.token_at(to - 1) as u32, (from as u32, to as u32));
+                let last = normal.token_at(to - 1);
+                // A stem stands for its whole word.
+                let open = term.flags & OPEN != 0 && term.flags & WIDE == 0;
+                let whole = normal.tokens().get(last + 1).map_or(folded.len(), |t| t.start as usize - 1);
+                let (last, bytes) = (last as u32, (from as u32, if open { whole.max(to) } else { to } as u32));
                 hits.push(Hit { class: term.class, mask, first: i as u32, last, bytes });
             };
             self.words.find(folded, start, |term, to| found(Mask::ALL, term, start, to));

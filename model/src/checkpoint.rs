@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::adapter::{Adapter, AdapterError};
 use crate::card::{Card, FORMAT_VERSION};
 use crate::config::{Config, ConfigError, TokenIds};
-use crate::decoder::{Decoder, ParameterSource};
+use crate::decoder::{Decoder, LowRank, ParameterSource};
 use crate::mapping::Bytes;
 use crate::tokenizer::{Tokenizer, TokenizerError, TokenizerParts};
 use crate::widen::widen;
@@ -162,6 +163,17 @@ pub enum CheckpointError {
         /// Its index in row-major order.
         element: usize,
     },
+    /// A tensor could not be prepared for training.
+    #[error("{tensor}: {source}")]
+    Prepared {
+        /// Its name.
+        tensor: String,
+        /// Why.
+        source: Box<candle_core::Error>,
+    },
+    /// The adapter cannot be merged.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
     /// A tensor could not be made.
     #[error("{file}: tensor {tensor}: {source}")]
     Tensor {
@@ -234,6 +246,19 @@ impl Checkpoint {
         check_folder(folder)?;
         let name = folder.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
         open(&Source::Folder(folder), name.as_deref().unwrap_or("model"))
+    }
+
+    /// As [`open`](Self::open), with a low-rank adapter merged into the weights.
+    ///
+    /// # Errors
+    /// Those of `open`, and an adapter that is damaged, of another kind, or made for another model.
+    pub fn open_with_adapter(folder: &Path, adapter: &Path) -> Result<Checkpoint, CheckpointError> {
+        let mut merging = Merging(Adapter::open(adapter)?);
+        check_folder(folder)?;
+        let name = folder.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+        let checkpoint = open_with(&Source::Folder(folder), name.as_deref().unwrap_or("model"), &mut merging)?;
+        merging.0.finish()?;
+        Ok(checkpoint)
     }
 
     /// Opens the files of a checkpoint that are part of the program, as pairs of file name and contents.
@@ -312,9 +337,69 @@ impl Checkpoint {
 /// # Errors
 /// As [`Checkpoint::open`].
 pub fn open_decoder(folder: &Path) -> Result<Decoder, CheckpointError> {
+    open_decoder_with(folder, &mut AsTheyAre)
+}
+
+/// As [`open_decoder`], with weights as `prepare` hands them on: as variables, where they are trained.
+///
+/// # Errors
+/// As [`Checkpoint::open`], and those of `prepare`.
+pub fn open_decoder_with(folder: &Path, prepare: &mut dyn Prepare) -> Result<Decoder, CheckpointError> {
     check_folder(folder)?;
     let source = Source::Folder(folder);
-    Ok(decoder(&source, config(&source)?)?.0)
+    Ok(decoder(&source, config(&source)?, prepare)?.0)
+}
+
+/// What is done to the weights of a folder before a decoder takes them.
+pub trait Prepare {
+    /// The parameter of this name, as the decoder shall have it.
+    ///
+    /// # Errors
+    /// Those of whoever prepares.
+    fn parameter(&mut self, name: &str, tensor: Tensor) -> Result<Tensor, CheckpointError>;
+
+    /// What is trained beside the weight [out, in] of this linear layer.
+    ///
+    /// # Errors
+    /// Those of whoever prepares.
+    fn low_rank(&mut self, _name: &str, _out: usize, _input: usize) -> Result<Option<LowRank>, CheckpointError> {
+        Ok(None)
+    }
+}
+
+struct AsTheyAre;
+
+impl Prepare for AsTheyAre {
+    fn parameter(&mut self, _: &str, tensor: Tensor) -> Result<Tensor, CheckpointError> {
+        Ok(tensor)
+    }
+}
+
+struct Merging(Adapter);
+
+impl Prepare for Merging {
+    fn parameter(&mut self, name: &str, tensor: Tensor) -> Result<Tensor, CheckpointError> {
+        Ok(self.0.merge(name, tensor)?)
+    }
+}
+
+/// The weights of a folder, prepared.
+struct Prepared<'a, 's> {
+    weights: Weights<'s>,
+    prepare: &'a mut dyn Prepare,
+}
+
+impl ParameterSource for Prepared<'_, '_> {
+    type Error = CheckpointError;
+
+    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
+        let tensor = self.weights.get(name, shape)?;
+        self.prepare.parameter(name, tensor)
+    }
+
+    fn low_rank(&mut self, name: &str, out: usize, input: usize) -> Result<Option<LowRank>, CheckpointError> {
+        self.prepare.low_rank(name, out, input)
+    }
 }
 
 fn check_folder(folder: &Path) -> Result<(), CheckpointError> {
@@ -330,14 +415,22 @@ fn config(source: &Source<'_>) -> Result<Config, CheckpointError> {
 }
 
 /// The decoder and the number of its parameters.
-fn decoder(source: &Source<'_>, config: Config) -> Result<(Decoder, usize), CheckpointError> {
-    let mut weights = Weights::open(source)?;
-    let decoder = Decoder::new(config, &mut weights)?;
-    let parameters = weights.finish(decoder.config())?;
+fn decoder(
+    source: &Source<'_>,
+    config: Config,
+    prepare: &mut dyn Prepare,
+) -> Result<(Decoder, usize), CheckpointError> {
+    let mut prepared = Prepared { weights: Weights::open(source)?, prepare };
+    let decoder = Decoder::new(config, &mut prepared)?;
+    let parameters = prepared.weights.finish(decoder.config())?;
     Ok((decoder, parameters))
 }
 
 fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> {
+    open_with(source, name, &mut AsTheyAre)
+}
+
+fn open_with(source: &Source<'_>, name: &str, prepare: &mut dyn Prepare) -> Result<Checkpoint, CheckpointError> {
     let config = config(source)?;
     #[derive(Default, Deserialize)]
     struct Generation {
@@ -350,11 +443,11 @@ fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> 
     let card = card(source)?;
     let tokenizer = tokenizer(source, eos_token_ids)?;
     check_vocabulary(source, &config, &tokenizer, card.as_ref())?;
-    let (mut decoder, parameters) = decoder(source, config)?;
+    let (mut decoder, parameters) = decoder(source, config, prepare)?;
     let packed =
         |e| CheckpointError::Tensor { file: source.file("config.json"), tensor: "(all)".into(), source: Box::new(e) };
     decoder.pack().map_err(packed)?;
-    let digest = |file: &str| Ok(Sha256::digest(&*source.required(file)?).into());
+    let digest = |file: &str| Ok::<[u8; 32], CheckpointError>(Sha256::digest(&*source.required(file)?).into());
     Ok(Checkpoint {
         name: name.to_owned(),
         decoder,

@@ -16,6 +16,8 @@ pub mod stop;
 pub mod tokenizer;
 mod widen;
 
+pub mod adapter;
+
 pub mod grammar;
 
 pub mod checkpoint;
@@ -24,7 +26,7 @@ pub mod generate;
 
 pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
-pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSource, Segment};
+pub use decoder::{BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Segment};
 pub use encoder::{Encoder, EncoderError};
 pub use generate::{
     ContextSource, FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work,

@@ -91,6 +91,9 @@ pub struct Sources {
     pub sources: Vec<SourceRecord>,
     /// The filters that every document passed.
     pub filters: Vec<String>,
+    /// The languages that passages name by their index, as ISO 639 codes: of two letters where there is one.
+    #[serde(default)]
+    pub languages: Vec<String>,
     /// The checkpoint whose tokenizer the data was made with; `None` where one was learnt from these sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<TakenTokenizer>,
@@ -211,13 +214,17 @@ pub fn prepare(
     plain.set_encode_special_tokens(true);
     let (mut train, mut heldout) = (PassageWriter::default(), PassageWriter::default());
     let mut records = Vec::new();
+    let languages = Languages::of(collections.iter().flat_map(|(texts, _)| texts).map(|text| &text.document.lang[..]));
     for (texts, mut record) in collections {
         report.line(&format!("cutting, rating and tokenising {}", record.source));
         let source = records.len();
         let limit = config.model.context - 2; // the tag or start before the text, the end after it
         let cut: Vec<Vec<Passage>> = texts
             .par_iter()
-            .map(|text| tokenise(&plain, &text.document.text, limit, source))
+            .map(|text| {
+                let language = languages.index(&text.document.lang);
+                tokenise(&plain, &text.document.text, limit, source, language)
+            })
             .collect::<Result<_, _>>()
             .map_err(DataError::Tokenizer)?;
         for (text, passages) in texts.iter().zip(cut) {
@@ -235,12 +242,19 @@ pub fn prepare(
         records.push(record);
     }
     report.line("tokenising the rated stories");
-    records.push(stories.tokenise(&tokenizer, config, records.len(), &mut train, &mut heldout)?);
+    let english = languages.index("en");
+    records.push(stories.tokenise(&tokenizer, config, records.len(), english, &mut train, &mut heldout)?);
     train.write(&out.join("train.safetensors"))?;
     heldout.write(&out.join("heldout.safetensors"))?;
     let file = out.join("tokenizer.json");
     fs::write(&file, tokenizer_json).map_err(error(&file))?;
-    let sources = Sources { config: config.clone(), sources: records, filters: filters(), tokenizer: taken };
+    let sources = Sources {
+        config: config.clone(),
+        sources: records,
+        filters: filters(),
+        languages: languages.0,
+        tokenizer: taken,
+    };
     write_json(&out.join("sources.json"), &sources)?;
     Ok(sources)
 }
@@ -326,15 +340,56 @@ fn tokenizer_sample(config: &RunConfig, collections: &[(Vec<Text>, SourceRecord)
     sample
 }
 
+/// The languages of all documents, English first since stories are in it; at most 255, those beyond count as the last.
+struct Languages(Vec<String>);
+
+impl Languages {
+    fn of<'a>(all: impl Iterator<Item = &'a str>) -> Languages {
+        let mut known = vec!["en".to_owned()];
+        for language in all {
+            let code = two_letters(language);
+            if !known.iter().any(|k| k == code) && known.len() < 255 {
+                known.push(code.to_owned());
+            }
+        }
+        Languages(known)
+    }
+
+    fn index(&self, language: &str) -> usize {
+        let code = two_letters(language);
+        self.0.iter().position(|known| known == code).unwrap_or(self.0.len() - 1)
+    }
+}
+
+/// ISO 639-1 for the ISO 639-3 codes of the languages that SafeLMM is trained in; others as they are.
+fn two_letters(language: &str) -> &str {
+    const CODES: &str = "arb ar bul bg ces cs cmn zh dan da deu de ell el eng en est et fin fi fra fr gle ga hin hi \
+         hrv hr hun hu ind id ita it jpn ja kor ko lav lv lit lt mlt mt nld nl pol pl por pt ron ro slk sk slv sl spa es \
+         swe sv vie vi";
+    let mut codes = CODES.split_whitespace();
+    while let (Some(three), Some(two)) = (codes.next(), codes.next()) {
+        if three == language {
+            return two;
+        }
+    }
+    language
+}
+
 fn is_english(language: &str) -> bool {
     matches!(language, "en" | "eng")
 }
 
-fn tokenise(tokenizer: &Tokenizer, text: &str, limit: usize, source: usize) -> tokenizers::Result<Vec<Passage>> {
+fn tokenise(
+    tokenizer: &Tokenizer,
+    text: &str,
+    limit: usize,
+    source: usize,
+    language: usize,
+) -> tokenizers::Result<Vec<Passage>> {
     let length = |t: &str| tokenizer.encode_fast(t, false).map_or(usize::MAX, |e| e.len());
     passages::cut(text, limit, SHORTEST_PASSAGE, &length)
         .into_iter()
-        .filter_map(|text| passage(tokenizer, text, rating_of(text), limit, source).transpose())
+        .filter_map(|text| passage(tokenizer, text, rating_of(text), limit, (source, language)).transpose())
         .collect()
 }
 
@@ -344,13 +399,13 @@ fn passage(
     text: &str,
     rating: Rating,
     limit: usize,
-    source: usize,
+    (source, language): (usize, usize),
 ) -> tokenizers::Result<Option<Passage>> {
     let tokens = tokenizer.encode_fast(text, false)?.get_ids().to_vec();
     let fits = tokens.len() <= limit;
     // The markers of a conversation are no text: they count as the tokens that they are, and not as bytes.
     let markers: usize = [MESSAGE_START, MESSAGE_END].iter().map(|m| text.matches(m).count() * m.len()).sum();
-    Ok(fits.then(|| Passage { tokens, bytes: text.len() - markers, rating, source }))
+    Ok(fits.then(|| Passage { tokens, bytes: text.len() - markers, rating, source, language }))
 }
 
 fn count(record: &mut SourceRecord, passage: &Passage) {
@@ -392,6 +447,7 @@ impl Stories {
         tokenizer: &Tokenizer,
         config: &RunConfig,
         source: usize,
+        language: usize,
         train: &mut PassageWriter,
         heldout: &mut PassageWriter,
     ) -> Result<SourceRecord, DataError> {
@@ -401,7 +457,7 @@ impl Stories {
             .par_iter()
             .enumerate()
             .filter_map(|(i, (rating, text))| {
-                passage(tokenizer, text, *rating, limit, source).transpose().map(|p| p.map(|p| (i, p)))
+                passage(tokenizer, text, *rating, limit, (source, language)).transpose().map(|p| p.map(|p| (i, p)))
             })
             .collect::<tokenizers::Result<_>>()
             .map_err(DataError::Tokenizer)?;

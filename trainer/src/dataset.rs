@@ -7,6 +7,7 @@ use std::{fs, io};
 use safelmm_model::Rating;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde::{Deserialize, Serialize};
 
 /// One rated, tokenised passage.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +20,12 @@ pub struct Passage {
     pub rating: Rating,
     /// Index into the sources.
     pub source: usize,
+    /// Index into the languages.
+    pub language: usize,
 }
 
 /// Collects passages and writes them as one safetensors file:
-/// `tokens` u16 [all tokens], `ends` u64 [passages], `bytes` u32, `ratings` u8, `sources` u8.
+/// `tokens` u16 [all tokens], `ends` u64 [passages], `bytes` u32, `ratings` u8, `sources` u8, `languages` u8.
 #[derive(Default)]
 pub struct PassageWriter {
     tokens: Vec<u8>,
@@ -30,6 +33,7 @@ pub struct PassageWriter {
     bytes: Vec<u8>,
     ratings: Vec<u8>,
     sources: Vec<u8>,
+    languages: Vec<u8>,
     total: u64,
 }
 
@@ -65,6 +69,7 @@ impl PassageWriter {
         self.bytes.extend_from_slice(&(passage.bytes as u32).to_le_bytes());
         self.ratings.push(passage.rating as u8);
         self.sources.push(passage.source as u8);
+        self.languages.push(passage.language as u8);
     }
 
     /// Writes the file beside its place and renames it.
@@ -80,6 +85,7 @@ impl PassageWriter {
             ("bytes", Dtype::U32, n, &self.bytes),
             ("ratings", Dtype::U8, n, &self.ratings),
             ("sources", Dtype::U8, n, &self.sources),
+            ("languages", Dtype::U8, n, &self.languages),
         ];
         let views = views
             .into_iter()
@@ -123,7 +129,10 @@ fn parse(bytes: &[u8]) -> Result<Vec<Passage>, String> {
     let ends = column("ends", Dtype::U64)?.as_chunks::<8>().0;
     let lengths = column("bytes", Dtype::U32)?.as_chunks::<4>().0;
     let (ratings, sources) = (column("ratings", Dtype::U8)?, column("sources", Dtype::U8)?);
-    if [lengths.len(), ratings.len(), sources.len()].iter().any(|n| *n != ends.len()) {
+    // Data that was prepared before there was this column has one language, of which nothing is known.
+    let unknown = vec![0; ends.len()];
+    let languages = if tensors.names().contains(&"languages") { column("languages", Dtype::U8)? } else { &unknown };
+    if [lengths.len(), ratings.len(), sources.len(), languages.len()].iter().any(|n| *n != ends.len()) {
         return Err("columns differ in length".to_owned());
     }
     let mut start = 0;
@@ -137,6 +146,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<Passage>, String> {
             bytes: u32::from_le_bytes(lengths[i]) as usize,
             rating: *rating,
             source: usize::from(sources[i]),
+            language: usize::from(languages[i]),
         });
         start = end;
     }
@@ -156,6 +166,15 @@ pub fn mix(numbers: &[u64]) -> u64 {
 /// A number from 0 up to 1 out of a hash.
 pub fn unit(hash: u64) -> f64 {
     (hash >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// A place in the order of training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cursor {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The place in it, from 0.
+    pub place: usize,
 }
 
 /// The order of training: a pure function of (seed, epoch, place), so that a run resumes where it stopped.
@@ -219,6 +238,7 @@ mod tests {
                 bytes: i as usize * 3,
                 rating: Rating::ALL[i as usize % 4],
                 source: i as usize % 3,
+                language: i as usize % 5,
             })
             .collect()
     }

@@ -9,9 +9,10 @@ use safelmm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::RunConfig;
+use crate::data::Sources;
 use crate::dataset::{Dataset, Passage};
 use crate::framing::{frame, start};
+use crate::memorisation::Memorisation;
 use crate::ngram::NGram;
 use crate::parameters::Parameters;
 use crate::rating::rating_of;
@@ -26,6 +27,9 @@ pub struct Evaluation {
     pub bits_per_byte: BitsPerByte,
     /// Whether generated text keeps to its rating.
     pub rating_control: RatingControl,
+    /// Whether training text comes back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memorisation: Option<Memorisation>,
 }
 
 /// Bits for each byte of held-out documents.
@@ -43,11 +47,14 @@ pub struct BitsPerByte {
     pub five_gram: f64,
     /// The checkpoint and the 5-gram model on each source.
     pub by_source: BTreeMap<String, SourceBits>,
+    /// The checkpoint and the 5-gram model on each language.
+    #[serde(default)]
+    pub by_language: BTreeMap<String, SourceBits>,
     /// The checkpoint on each rating.
     pub by_rating: BTreeMap<Rating, f64>,
 }
 
-/// One source's figures.
+/// The figures of one source or one language.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SourceBits {
     /// Bytes measured.
@@ -138,24 +145,23 @@ pub fn bits_per_byte<'a>(passages: impl Iterator<Item = (&'a Passage, f64)>) -> 
     nats / LN_2 / bytes.max(1) as f64
 }
 
-/// Measures the checkpoint and both baselines on `heldout`. `sources` names the sources by index.
+/// Measures the checkpoint and both baselines on `heldout`.
 ///
 /// # Errors
 /// Those of the decoder.
 pub fn measure_bits(
-    config: &RunConfig,
     checkpoint: &Checkpoint,
     train: &Dataset,
     heldout: &Dataset,
-    sources: &[String],
+    sources: &Sources,
     report: &mut Report,
 ) -> candle_core::Result<BitsPerByte> {
     let passages: Vec<&Passage> = heldout.passages.iter().collect();
     report.line(&format!("scoring {} held-out passages", passages.len()));
     let start = start(None);
-    let decoder = &checkpoint.decoder;
+    let (decoder, config) = (&checkpoint.decoder, &sources.config);
     let (model, tagged, untrained) = Device::Cpu.with_context(|| {
-        let (_, untrained) = Parameters::initialise(&config.decoder(), config.seed)?;
+        let (_, untrained) = Parameters::initialise(&config.decoder(), config.model.initialisation, config.seed)?;
         // An untrained model is the same on every text: a sample is enough.
         let few: Vec<&Passage> = passages.iter().copied().step_by(8).collect();
         let untrained = nats(&untrained, &few, false)?;
@@ -168,16 +174,16 @@ pub fn measure_bits(
     let bits = |losses: &[f64], keep: &dyn Fn(&Passage) -> bool| {
         bits_per_byte(passages.iter().copied().zip(losses.iter().copied()).filter(|(p, _)| keep(p)))
     };
-    let by_source = sources
-        .iter()
-        .enumerate()
-        .filter(|(i, _)| passages.iter().any(|p| p.source == *i))
-        .map(|(i, name)| {
-            let own = |p: &Passage| p.source == i;
+    let parts = |names: Vec<&str>, of: &dyn Fn(&Passage) -> usize| -> BTreeMap<String, SourceBits> {
+        let figures = names.into_iter().enumerate().map(|(i, name)| {
+            let own = |p: &Passage| of(p) == i;
             let bytes = passages.iter().filter(|p| own(p)).map(|p| p.bytes).sum();
-            (name.clone(), SourceBits { bytes, model: bits(&model, &own), five_gram: bits(&five_gram, &own) })
-        })
-        .collect();
+            (name.to_owned(), SourceBits { bytes, model: bits(&model, &own), five_gram: bits(&five_gram, &own) })
+        });
+        figures.filter(|(_, figures)| figures.bytes > 0).collect()
+    };
+    let by_source = parts(sources.sources.iter().map(|s| &s.source[..]).collect(), &|p| p.source);
+    let by_language = parts(sources.languages.iter().map(|l| &l[..]).collect(), &|p| p.language);
     Ok(BitsPerByte {
         passages: passages.len(),
         model: bits(&model, &|_| true),
@@ -185,6 +191,7 @@ pub fn measure_bits(
         untrained,
         five_gram: bits(&five_gram, &|_| true),
         by_source,
+        by_language,
         by_rating: Rating::ALL
             .into_iter()
             .filter(|r| passages.iter().any(|p| p.rating == *r))

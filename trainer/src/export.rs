@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use candle_core::{DType, Device, Tensor};
 use half::bf16;
 use safelmm_model::card::Card;
+use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 
 use crate::config::RunConfig;
@@ -29,6 +30,14 @@ pub enum ExportError {
     /// A weight file is damaged.
     #[error("{file}: {source}")]
     Tensors {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: candle_core::Error,
+    },
+    /// The weights cannot be written.
+    #[error("{file}: {source}")]
+    Write {
         /// The file.
         file: PathBuf,
         /// Why.
@@ -56,14 +65,16 @@ pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
     if saved.roots.data != data_hash {
         return Err(StateError::OtherData { folder: newest }.into());
     }
-    let config = &saved.config;
+    let config: &RunConfig = &saved.config(&newest)?;
     let error = |file: &Path| {
         let file = file.to_owned();
         move |source| ExportError::File { file, source }
     };
     fs::create_dir_all(out).map_err(error(out))?;
-    let weights = to_bf16(&saved.model)
-        .map_err(|source| ExportError::Tensors { file: newest.join("model.safetensors"), source })?;
+    let tensors_error = |source| ExportError::Tensors { file: newest.join("model.safetensors"), source };
+    let tensors = candle_core::safetensors::load_buffer(&saved.model, &Device::Cpu).map_err(tensors_error)?;
+    let weights = bf16_file(&tensors.into_iter().collect()).map_err(tensors_error)?;
+    let weights = weights.map_err(|source| ExportError::Write { file: out.join("model.safetensors"), source })?;
     let tokenizer = data.join("tokenizer.json");
     let tokenizer_json = fs::read(&tokenizer).map_err(error(&tokenizer))?;
     let json = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
@@ -72,7 +83,7 @@ pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
         ("config.json", json(&model_config(config))),
         ("generation_config.json", json(&generation_config())),
         ("tokenizer_config.json", json(&tokenizer::tokenizer_config(config.model.context))),
-        ("provenance.json", json(&provenance(&saved, &sources))),
+        ("provenance.json", json(&provenance(config, &saved, &sources))),
         ("safelmm.json", json(&card)),
         ("tokenizer.json", tokenizer_json),
         ("model.safetensors", weights),
@@ -83,25 +94,26 @@ pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// Rounds f32 tensors to bf16, to nearest even.
-fn to_bf16(bytes: &[u8]) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-    let tensors = SafeTensors::deserialize(bytes)?;
-    let rounded: BTreeMap<String, (Vec<usize>, Vec<u8>)> = tensors
-        .tensors()
-        .into_iter()
-        .map(|(name, view)| {
-            let values = view.data().as_chunks::<4>().0.iter();
-            let data = values.flat_map(|b| bf16::from_f32(f32::from_le_bytes(*b)).to_le_bytes()).collect();
-            (name, (view.shape().to_vec(), data))
-        })
-        .collect();
+/// A safetensors file of these tensors in bf16, rounded to nearest even.
+///
+/// # Errors
+/// Those of candle, and inside, of the format.
+pub(crate) fn bf16_file(
+    tensors: &BTreeMap<String, Tensor>,
+) -> candle_core::Result<Result<Vec<u8>, safetensors::SafeTensorError>> {
+    let mut rounded = Vec::new();
+    for (name, tensor) in tensors {
+        let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let data: Vec<u8> = values.into_iter().flat_map(|v| bf16::from_f32(v).to_le_bytes()).collect();
+        rounded.push((name, tensor.dims().to_vec(), data));
+    }
     let views = rounded
         .iter()
-        .map(|(name, (shape, data))| Ok((name, TensorView::new(Dtype::BF16, shape.clone(), data)?)))
-        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+        .map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::BF16, shape.clone(), data)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>();
     // transformers asks for the format in the metadata.
     let metadata = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
-    safetensors::serialize(views, Some(metadata))
+    Ok(views.and_then(|views| safetensors::serialize(views, Some(metadata))))
 }
 
 /// `config.json` of the Qwen 3 layout, in keys that transformers 4 and 5 both read.
@@ -147,8 +159,7 @@ fn generation_config() -> Value {
 
 /// Every training source: license, documents, tokens, filters applied, content hash; those of the checkpoint that the run
 /// began with stand under `init`.
-fn provenance(saved: &Saved, sources: &Sources) -> Value {
-    let config = &saved.config;
+fn provenance(config: &RunConfig, saved: &Saved, sources: &Sources) -> Value {
     let mut provenance = json!({
         "format_version": 1,
         "model": config.name,

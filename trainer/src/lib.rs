@@ -11,14 +11,33 @@ pub mod data;
 pub mod dataset;
 pub mod framing;
 
+mod exact;
+pub mod machine;
+pub mod parameters;
+pub mod tensors;
+
+pub mod backward;
+pub mod groups;
+pub mod ledger;
 pub mod optimizer;
 pub mod origin;
-pub mod parameters;
+pub mod schedule;
+pub mod stability;
+pub mod statistics;
+
 pub mod run_state;
+pub mod watch;
+
+pub mod training;
+
+pub mod ngram;
+
+pub mod memorisation;
 
 pub mod evaluate;
-pub mod ngram;
 pub mod pretrain;
+
+pub mod finetune;
 
 pub mod export;
 

@@ -7,6 +7,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, Var};
 use rayon::prelude::*;
 
 use crate::config::TrainSection;
+use crate::groups::Groups;
 use crate::parameters::Parameters;
 
 /// The moments of one parameter, as long as it.
@@ -21,7 +22,7 @@ pub struct Moments {
 /// The optimiser's state: a parameter's moments stand at its place in the order of names.
 pub struct AdamW {
     moments: Vec<Moments>,
-    steps: usize,
+    updates: usize,
 }
 
 /// ε of the update.
@@ -34,12 +35,17 @@ impl AdamW {
     /// Zero moments.
     pub fn new(parameters: &Parameters) -> AdamW {
         let zero = |var: &Var| Moments { first: vec![0.0; var.elem_count()], second: vec![0.0; var.elem_count()] };
-        AdamW { moments: parameters.iter().map(|(_, var)| zero(var)).collect(), steps: 0 }
+        AdamW { moments: parameters.iter().map(|(_, var)| zero(var)).collect(), updates: 0 }
     }
 
-    /// State as it was saved after `steps` updates, in the order of names.
-    pub fn restore(moments: Vec<Moments>, steps: usize) -> AdamW {
-        AdamW { moments, steps }
+    /// State as it was saved after `updates` updates, in the order of names.
+    pub fn restore(moments: Vec<Moments>, updates: usize) -> AdamW {
+        AdamW { moments, updates }
+    }
+
+    /// Updates made.
+    pub fn updates(&self) -> usize {
+        self.updates
     }
 
     /// The moments, in the order of names.
@@ -47,7 +53,8 @@ impl AdamW {
         &self.moments
     }
 
-    /// One update with the gradients of all parameters, in the order of names, each times `gradient_scale`.
+    /// One update with the gradients of all parameters, in the order of names, each times `gradient_scale`, each parameter
+    /// by the rate and the decay of its group.
     ///
     /// # Errors
     /// Those of candle.
@@ -58,11 +65,14 @@ impl AdamW {
         gradient_scale: f32,
         learning_rate: f64,
         train: &TrainSection,
+        groups: &Groups,
     ) -> Result<()> {
-        self.steps += 1;
-        let correction = |beta: f64| (1.0 - beta.powi(self.steps.try_into().unwrap_or(i32::MAX))) as f32;
-        for (((_, var), moments), gradient) in parameters.iter().zip(&mut self.moments).zip(gradients) {
-            let decay = if var.rank() > 1 { train.weight_decay } else { 0.0 };
+        self.updates += 1;
+        let correction = |beta: f64| (1.0 - beta.powi(self.updates.try_into().unwrap_or(i32::MAX))) as f32;
+        for (i, (((_, var), moments), gradient)) in parameters.iter().zip(&mut self.moments).zip(gradients).enumerate()
+        {
+            let (factor, decay) = groups.of(i);
+            let learning_rate = learning_rate * factor;
             let update = Update {
                 gradient,
                 gradient_scale,
@@ -151,40 +161,16 @@ pub fn norm(gradients: &[Vec<f32>]) -> f64 {
         .sqrt()
 }
 
-/// Linear warm-up to the greatest rate, then half a cosine down to the final share of it. `step` counts from 0.
-pub fn learning_rate(train: &TrainSection, step: usize) -> f64 {
-    if step < train.warmup_steps {
-        return train.learning_rate * (step + 1) as f64 / train.warmup_steps as f64;
-    }
-    let length = (train.steps - train.warmup_steps).max(1) as f64;
-    let progress = ((step - train.warmup_steps) as f64 / length).min(1.0);
-    let cosine = 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-    train.learning_rate * (train.final_learning_rate + (1.0 - train.final_learning_rate) * cosine)
-}
-
 #[cfg(test)]
 mod tests {
     use safelmm_model::config::Config;
 
     use super::*;
+    use crate::config::Initialisation;
 
-    fn train() -> TrainSection {
-        TrainSection {
-            steps: 100,
-            batch_tokens: 1,
-            micro_batch_tokens: 1,
-            learning_rate: 0.1,
-            final_learning_rate: 0.2,
-            warmup_steps: 10,
-            weight_decay: 0.5,
-            beta1: 0.9,
-            beta2: 0.99,
-            clip_norm: 1.0,
-            z_loss: 0.0,
-            checkpoint_steps: 1,
-            eval_steps: 1,
-        }
-    }
+    const TRAIN: &str = "steps = 100\nbatch_tokens = 1\nmicro_batch_tokens = 1\nlearning_rate = 0.1\n\
+        final_learning_rate = 0.2\nwarmup_steps = 10\nweight_decay = 0.5\nbeta1 = 0.9\nbeta2 = 0.99\n\
+        clip_norm = 1.0\nz_loss = 0.0\ncheckpoint_steps = 1\neval_steps = 1\n";
 
     fn parameters() -> Parameters {
         let json = serde_json::json!({
@@ -193,7 +179,7 @@ mod tests {
             "rms_norm_eps": 1e-6, "max_position_embeddings": 8, "tie_word_embeddings": true,
         });
         let config = Config::from_json(&serde_json::to_vec(&json).unwrap()).unwrap();
-        Parameters::initialise(&config, 1).unwrap().0
+        Parameters::initialise(&config, Initialisation::Fixed, 1).unwrap().0
     }
 
     fn values(parameters: &Parameters, name: &str) -> Vec<f32> {
@@ -202,37 +188,31 @@ mod tests {
 
     #[test]
     fn two_updates_are_those_of_the_paper() {
-        let (train, parameters) = (train(), parameters());
-        let mut optimizer = AdamW::new(&parameters);
-        // A matrix decays, a norm does not.
-        for (name, decay) in [("model.embed_tokens.weight", 0.5), ("model.norm.weight", 0.0)] {
+        let group = "[[group]]\nparameters = [\"*mlp.up*\"]\nlearning_rate = 0.5\nweight_decay = 0.25\n";
+        let train: TrainSection = toml::from_str(&format!("{TRAIN}{group}")).unwrap();
+        // A matrix decays, a norm does not, and a group does as it says.
+        for (name, decay, rate) in [
+            ("model.embed_tokens.weight", 0.5, 0.1),
+            ("model.norm.weight", 0.0, 0.1),
+            ("model.layers.0.mlp.up_proj.weight", 0.25, 0.05),
+        ] {
+            let parameters = parameters();
+            let groups = Groups::new(&train, &parameters).unwrap();
+            let mut optimizer = AdamW::new(&parameters);
             let start = f64::from(values(&parameters, name)[0]);
             let (mut m, mut v, mut w) = (0.0, 0.0, start);
-            let before = optimizer.steps;
             for step in 1..=2_i32 {
                 let gradient = 0.3 * f64::from(step);
                 let gradients: Vec<Vec<f32>> =
                     parameters.iter().map(|(_, var)| vec![2.0 * gradient as f32; var.elem_count()]).collect();
-                optimizer.step(&parameters, &gradients, 0.5, 0.1, &train).unwrap();
+                optimizer.step(&parameters, &gradients, 0.5, 0.1, &train, &groups).unwrap();
                 m = 0.9 * m + 0.1 * gradient;
                 v = 0.99 * v + 0.01 * gradient * gradient;
                 let (m_hat, v_hat) = (m / (1.0 - 0.9_f64.powi(step)), v / (1.0 - 0.99_f64.powi(step)));
-                w -= 0.1 * (m_hat / (v_hat.sqrt() + 1e-8) + decay * w);
+                w -= rate * (m_hat / (v_hat.sqrt() + 1e-8) + decay * w);
             }
-            assert_eq!(before, 0);
             assert!((f64::from(values(&parameters, name)[0]) - w).abs() < 1e-5, "{name}");
-            optimizer = AdamW::new(&parameters);
         }
-    }
-
-    #[test]
-    fn the_rate_rises_falls_and_stays_above_its_end() {
-        let train = train();
-        assert!((learning_rate(&train, 0) - 0.01).abs() < 1e-12);
-        assert!((learning_rate(&train, 9) - 0.1).abs() < 1e-12);
-        assert!((learning_rate(&train, 55) - 0.06).abs() < 1e-9);
-        assert!((learning_rate(&train, 100) - 0.02).abs() < 1e-12);
-        assert!((learning_rate(&train, 500) - 0.02).abs() < 1e-12);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Result, Tensor, Var};
 use safelmm_model::{Config, Decoder, ParameterSource};
 
+use crate::config::Initialisation;
 use crate::dataset::{mix, unit};
 
 /// Every parameter by name, in the order of their names, which is the same in every process.
@@ -17,10 +18,8 @@ struct Initialiser {
     vars: BTreeMap<String, Var>,
     seed: u64,
     layers: usize,
+    deviation: f64,
 }
-
-/// Standard deviation of the matrices (GPT-2).
-const DEVIATION: f64 = 0.02;
 
 impl ParameterSource for Initialiser {
     type Error = candle_core::Error;
@@ -34,8 +33,8 @@ impl ParameterSource for Initialiser {
                 // Projections into the residual stream are scaled down by their number (GPT-2, section 2.3).
                 let into_residual = name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight");
                 let scale = if into_residual { 1.0 / (2.0 * self.layers as f64).sqrt() } else { 1.0 };
-                let stream = mix(&name.bytes().map(u64::from).chain([self.seed]).collect::<Vec<_>>());
-                (0..n as u64).map(|i| (normal(stream, i) * DEVIATION * scale) as f32).collect()
+                let stream = stream(name, self.seed);
+                (0..n as u64).map(|i| (normal(stream, i) * self.deviation * scale) as f32).collect()
             }
         };
         let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
@@ -45,8 +44,13 @@ impl ParameterSource for Initialiser {
     }
 }
 
+/// What the numbers of the parameter `name` are a function of.
+pub(crate) fn stream(name: &str, seed: u64) -> u64 {
+    mix(&name.bytes().map(u64::from).chain([seed]).collect::<Vec<_>>())
+}
+
 /// A standard normal number, a function of (stream, index) alone (Box and Muller 1958).
-fn normal(stream: u64, index: u64) -> f64 {
+pub(crate) fn normal(stream: u64, index: u64) -> f64 {
     let radius = (-2.0 * (1.0 - unit(mix(&[stream, index, 0]))).ln()).sqrt();
     radius * (2.0 * std::f64::consts::PI * unit(mix(&[stream, index, 1]))).cos()
 }
@@ -56,10 +60,16 @@ impl Parameters {
     ///
     /// # Errors
     /// Those of candle.
-    pub fn initialise(config: &Config, seed: u64) -> Result<(Parameters, Decoder)> {
-        let mut source = Initialiser { vars: BTreeMap::new(), seed, layers: config.n_layers };
+    pub fn initialise(config: &Config, how: Initialisation, seed: u64) -> Result<(Parameters, Decoder)> {
+        let deviation = how.deviation(config.hidden_size);
+        let mut source = Initialiser { vars: BTreeMap::new(), seed, layers: config.n_layers, deviation };
         let decoder = Decoder::new(config.clone(), &mut source)?;
         Ok((Parameters { vars: source.vars }, decoder))
+    }
+
+    /// Variables that were made elsewhere.
+    pub fn new(vars: BTreeMap<String, Var>) -> Parameters {
+        Parameters { vars }
     }
 
     /// Name and variable, in the order of names.
@@ -76,6 +86,25 @@ impl Parameters {
     pub fn count(&self) -> usize {
         self.vars.values().map(|v| v.elem_count()).sum()
     }
+}
+
+/// The shape of every parameter of a decoder, by name: nothing is allocated.
+///
+/// # Errors
+/// Those of candle.
+pub fn shapes(config: &Config) -> Result<BTreeMap<String, Vec<usize>>> {
+    struct Names(BTreeMap<String, Vec<usize>>);
+    impl ParameterSource for Names {
+        type Error = candle_core::Error;
+
+        fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+            self.0.insert(name.to_owned(), shape.to_vec());
+            Tensor::from_vec(Vec::<f32>::new(), 0, &Device::Cpu)
+        }
+    }
+    let mut names = Names(BTreeMap::new());
+    Decoder::new(config.clone(), &mut names)?;
+    Ok(names.0)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub struct Report {
     bar: Option<ProgressBar>,
     last: Option<Instant>,
+    /// Floating-point operations a second that the machine was measured to come to, where it was.
+    pub peak: Option<f64>,
 }
 
 /// Without a terminal, a line is written at most this often.
@@ -17,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(10);
 impl Report {
     /// Reports to standard error.
     pub fn new() -> Report {
-        Report { bar: stderr().is_terminal().then(ProgressBar::new_spinner), last: None }
+        Report { bar: stderr().is_terminal().then(ProgressBar::new_spinner), last: None, peak: None }
     }
 
     /// One line that stays.

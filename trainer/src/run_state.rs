@@ -1,41 +1,57 @@
 //! Training checkpoints: everything that a run needs to go on exactly where it stopped.
 //!
-//! `RUN/step-N/` holds `model.safetensors` (f32), `optimizer.safetensors` (moments) and `state.json` with hashes of
-//! both. The folder is written beside its place and renamed, so that it is there whole or not at all.
+//! `RUN/step-N/` holds `model.safetensors` (f32; of a run that trains adapters, these), `optimizer.safetensors` (moments)
+//! and `state.json` with hashes of both. The folder is written beside its place by a thread of its own, read again and
+//! held against what it should be, and renamed, so that it is there whole or not at all.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use std::{fs, io};
 
 use candle_core::{Device, Tensor};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::config::RunConfig;
+use crate::config::CheckpointSection;
 use crate::data::hex;
+use crate::dataset::Cursor;
 use crate::optimizer::{AdamW, Moments};
 use crate::origin::Origin;
 use crate::parameters::Parameters;
+use crate::stability::Watch;
+use crate::tensors::{TensorSlice, write_tensors};
 
 /// Where a run stands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Updates made.
+    /// Updates judged: made or left out.
     pub step: usize,
+    /// Of these, updates left out.
+    #[serde(default)]
+    pub skipped: usize,
     /// Tokens seen.
     pub tokens: u64,
-    /// The epoch that the next passage belongs to.
-    pub epoch: u64,
-    /// The place in that epoch.
-    pub place: usize,
+    /// Where the next batch begins.
+    #[serde(flatten)]
+    pub data: Cursor,
     /// Wall-clock seconds of training so far.
     pub seconds: f64,
+    /// What the judgement of the next update depends on.
+    #[serde(default)]
+    pub watch: Watch,
+    /// Rollbacks so far.
+    #[serde(default)]
+    pub rollbacks: usize,
 }
 
 #[derive(Serialize, Deserialize)]
 struct State {
     progress: Progress,
-    config: RunConfig,
+    config: Value,
     /// SHA-256 of the prepared data's `sources.json`.
     #[serde(default)]
     data: String,
@@ -96,15 +112,15 @@ pub enum StateError {
         /// The run's folder.
         folder: PathBuf,
         /// What differs.
-        section: &'static str,
+        section: String,
     },
+    /// The thread that writes checkpoints ended without an answer.
+    #[error("{0}: the checkpoint was not written: its thread panicked")]
+    Writer(PathBuf),
 }
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-
-/// Checkpoints kept, the newest ones.
-const KEEP: usize = 2;
 
 /// Where a run's text and its first weights came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -115,20 +131,95 @@ pub struct Roots {
     pub origin: Option<Origin>,
 }
 
-/// Writes a checkpoint and deletes the oldest ones.
-///
-/// # Errors
-/// Names the file.
-pub fn save(
-    run: &Path,
-    config: &RunConfig,
-    roots: &Roots,
-    parameters: &Parameters,
-    optimizer: &AdamW,
-    progress: &Progress,
-) -> Result<PathBuf, StateError> {
-    let folder = run.join(format!("step-{:08}", progress.step));
-    let beside = run.join(format!("step-{:08}.part", progress.step));
+/// What a run is: a checkpoint of another one is refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// The configuration, as JSON.
+    pub config: Value,
+    /// Where its text and its first weights came from.
+    pub roots: Roots,
+}
+
+/// Copies of everything that goes into a checkpoint, so that training goes on while they are written.
+struct Snapshot {
+    model: Vec<TensorSlice>,
+    moments: Vec<TensorSlice>,
+    progress: Progress,
+}
+
+impl Snapshot {
+    fn take(parameters: &Parameters, optimizer: &AdamW, progress: &Progress) -> candle_core::Result<Snapshot> {
+        let (mut model, mut moments) = (Vec::new(), Vec::new());
+        for ((name, var), m) in parameters.iter().zip(optimizer.moments()) {
+            let tensor = |name: String, values| TensorSlice { name, shape: var.dims().to_vec(), values };
+            model.push(tensor(name.to_owned(), var.as_tensor().flatten_all()?.to_vec1()?));
+            moments.push(tensor(format!("{name}.first"), m.first.clone()));
+            moments.push(tensor(format!("{name}.second"), m.second.clone()));
+        }
+        Ok(Snapshot { model, moments, progress: progress.clone() })
+    }
+}
+
+/// Writes the checkpoints of a run, one at a time, in the background.
+pub struct Saver {
+    run: PathBuf,
+    identity: Identity,
+    policy: CheckpointSection,
+    writing: Option<JoinHandle<Result<PathBuf, StateError>>>,
+}
+
+impl Saver {
+    /// For the run in this folder.
+    pub fn new(run: &Path, identity: Identity, policy: CheckpointSection) -> Saver {
+        Saver { run: run.to_owned(), identity, policy, writing: None }
+    }
+
+    /// Copies the state and begins to write it; waits for the checkpoint before it, whose folder is returned. Deletes
+    /// what the policy does not keep once the new one is there.
+    ///
+    /// # Errors
+    /// Names the file, of this checkpoint or of the one before.
+    pub fn begin(
+        &mut self,
+        parameters: &Parameters,
+        optimizer: &AdamW,
+        progress: &Progress,
+    ) -> Result<Option<PathBuf>, StateError> {
+        let before = self.wait()?;
+        let snapshot = Snapshot::take(parameters, optimizer, progress)
+            .map_err(|source| StateError::Tensors { file: self.run.join(MODEL), source })?;
+        let (run, identity, policy) = (self.run.clone(), self.identity.clone(), self.policy.clone());
+        self.writing = Some(thread::spawn(move || {
+            let folder = write(&run, &identity, &snapshot)?;
+            prune(&run, &policy, snapshot.progress.watch.suspicious_since())?;
+            Ok(folder)
+        }));
+        Ok(before)
+    }
+
+    /// Waits until nothing is being written.
+    ///
+    /// # Errors
+    /// Names the file that could not be written.
+    pub fn wait(&mut self) -> Result<Option<PathBuf>, StateError> {
+        match self.writing.take().map(JoinHandle::join) {
+            None => Ok(None),
+            Some(Ok(result)) => result.map(Some),
+            Some(Err(_)) => Err(StateError::Writer(self.run.clone())),
+        }
+    }
+}
+
+/// A checkpoint that is being written is finished, whatever ends the run.
+impl Drop for Saver {
+    fn drop(&mut self) {
+        let _ = self.wait();
+    }
+}
+
+fn write(run: &Path, identity: &Identity, snapshot: &Snapshot) -> Result<PathBuf, StateError> {
+    let folder = run.join(folder_name(snapshot.progress.step));
+    let beside = folder.with_extension("part");
     let file = |path: &Path| {
         let path = path.to_owned();
         move |source| StateError::File { file: path, source }
@@ -137,28 +228,19 @@ pub fn save(
         fs::remove_dir_all(&beside).map_err(file(&beside))?;
     }
     fs::create_dir_all(&beside).map_err(file(&beside))?;
-    let tensors = |name: &str, tensors: HashMap<String, Tensor>| {
-        let path = beside.join(name);
-        candle_core::safetensors::save(&tensors, &path).map_err(|source| StateError::Tensors { file: path, source })
-    };
-    tensors(MODEL, parameters.iter().map(|(name, var)| (name.to_owned(), var.as_tensor().clone())).collect())?;
-    let mut moments = HashMap::new();
-    for ((name, var), m) in parameters.iter().zip(optimizer.moments()) {
-        for (kind, data) in [("first", &m.first), ("second", &m.second)] {
-            let tensor = Tensor::from_slice(data, var.shape(), &Device::Cpu)
-                .map_err(|source| StateError::Tensors { file: beside.join(OPTIMIZER), source })?;
-            moments.insert(format!("{name}.{kind}"), tensor);
-        }
-    }
-    tensors(OPTIMIZER, moments)?;
     let mut sha256 = BTreeMap::new();
-    for name in [MODEL, OPTIMIZER] {
+    for (name, tensors) in [(MODEL, &snapshot.model), (OPTIMIZER, &snapshot.moments)] {
         let path = beside.join(name);
-        sha256.insert(name.to_owned(), hash(&path).map_err(file(&path))?);
-        sync(&path).map_err(file(&path))?;
+        let meant = write_tensors(&path, tensors).map_err(file(&path))?;
+        if hash(&path).map_err(file(&path))? != meant {
+            let reason =
+                "what is on the disk is not what was written: the disk or the memory may be failing".to_owned();
+            return Err(StateError::Damaged { file: path, reason });
+        }
+        sha256.insert(name.to_owned(), meant);
     }
-    let Roots { data, origin } = roots.clone();
-    let state = State { progress: progress.clone(), config: config.clone(), data, origin, sha256 };
+    let Roots { data, origin } = identity.roots.clone();
+    let state = State { progress: snapshot.progress.clone(), config: identity.config.clone(), data, origin, sha256 };
     let path = beside.join("state.json");
     let json = serde_json::to_vec_pretty(&state).map_err(|e| file(&path)(e.into()))?;
     fs::write(&path, json).map_err(file(&path))?;
@@ -168,10 +250,58 @@ pub fn save(
     }
     fs::rename(&beside, &folder).map_err(file(&folder))?;
     sync(run).map_err(file(run))?;
-    for old in checkpoints(run)?.into_iter().rev().skip(KEEP) {
-        fs::remove_dir_all(&old).map_err(file(&old))?;
-    }
     Ok(folder)
+}
+
+fn folder_name(step: usize) -> String {
+    format!("step-{step:08}")
+}
+
+/// The number of updates of a checkpoint, by the name of its folder.
+pub fn step_of(folder: &Path) -> Option<usize> {
+    folder.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
+}
+
+/// Deletes the checkpoints that the policy does not keep. While updates are suspicious, the last checkpoint before them
+/// is kept too.
+fn prune(run: &Path, policy: &CheckpointSection, suspicious_since: Option<usize>) -> Result<(), StateError> {
+    let folders = checkpoints(run)?;
+    let steps: Vec<usize> = folders.iter().filter_map(|folder| step_of(folder)).collect();
+    let good = suspicious_since.and_then(|since| steps.iter().copied().filter(|step| *step <= since).max());
+    let newest = steps.len().saturating_sub(policy.newest);
+    for (folder, step) in folders.iter().zip(&steps).take(newest) {
+        let milestone = policy.every > 0 && *step > 0 && step.is_multiple_of(policy.every);
+        if !milestone && Some(*step) != good {
+            fs::remove_dir_all(folder).map_err(|source| StateError::File { file: folder.clone(), source })?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes the checkpoints behind an update: they belong to a course that the run has left.
+///
+/// # Errors
+/// Names the folder.
+pub fn delete_after(run: &Path, step: usize) -> Result<(), StateError> {
+    for folder in checkpoints(run)?.into_iter().filter(|folder| step_of(folder) > Some(step)) {
+        fs::remove_dir_all(&folder).map_err(|source| StateError::File { file: folder, source })?;
+    }
+    Ok(())
+}
+
+/// Deletes checkpoints that a rollback, given as the updates of the checkpoint it went to, should have deleted before its
+/// process was killed.
+///
+/// # Errors
+/// Names the folder.
+pub fn delete_abandoned(run: &Path, rollbacks: &[usize]) -> Result<(), StateError> {
+    for folder in checkpoints(run)? {
+        let progress = read_state(&folder)?.progress;
+        if rollbacks.iter().skip(progress.rollbacks).any(|to_step| progress.step > *to_step) {
+            fs::remove_dir_all(&folder).map_err(|source| StateError::File { file: folder, source })?;
+        }
+    }
+    Ok(())
 }
 
 /// The finished checkpoints of a run, oldest first.
@@ -186,8 +316,7 @@ pub fn checkpoints(run: &Path) -> Result<Vec<PathBuf>, StateError> {
     let mut folders = Vec::new();
     for entry in fs::read_dir(run).map_err(error)? {
         let path = entry.map_err(error)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with("step-") && !name.ends_with(".part") && path.is_dir() {
+        if step_of(&path).is_some() && path.is_dir() {
             folders.push(path);
         }
     }
@@ -216,8 +345,8 @@ pub fn clean_up(run: &Path) -> Result<(), StateError> {
 
 /// A checkpoint as it lies on disk, its hashes checked.
 pub struct Saved {
-    /// The configuration of the run.
-    pub config: RunConfig,
+    /// The configuration of the run, as JSON.
+    pub config: Value,
     /// Where the run stands.
     pub progress: Progress,
     /// Where its text and its first weights came from.
@@ -227,16 +356,27 @@ pub struct Saved {
     optimizer: Vec<u8>,
 }
 
+fn read_state(folder: &Path) -> Result<State, StateError> {
+    let file = folder.join("state.json");
+    let bytes = fs::read(&file).map_err(|source| StateError::File { file: file.clone(), source })?;
+    serde_json::from_slice(&bytes).map_err(|e| StateError::Damaged { file, reason: e.to_string() })
+}
+
+/// The configuration of the run that a checkpoint belongs to.
+///
+/// # Errors
+/// A missing or damaged file.
+pub fn read_config(folder: &Path) -> Result<Value, StateError> {
+    Ok(read_state(folder)?.config)
+}
+
 impl Saved {
     /// Reads a checkpoint's files.
     ///
     /// # Errors
     /// A missing or damaged file.
     pub fn read(folder: &Path) -> Result<Saved, StateError> {
-        let path = folder.join("state.json");
-        let bytes = fs::read(&path).map_err(|source| StateError::File { file: path.clone(), source })?;
-        let state: State = serde_json::from_slice(&bytes)
-            .map_err(|e| StateError::Damaged { file: path.clone(), reason: e.to_string() })?;
+        let state = read_state(folder)?;
         let read = |name: &str| -> Result<Vec<u8>, StateError> {
             let file = folder.join(name);
             let bytes = fs::read(&file).map_err(|source| StateError::File { file: file.clone(), source })?;
@@ -249,30 +389,27 @@ impl Saved {
         let roots = Roots { data: state.data, origin: state.origin };
         Ok(Saved { config: state.config, progress: state.progress, roots, model, optimizer })
     }
+
+    /// The configuration, as what it should be.
+    ///
+    /// # Errors
+    /// Another kind of run.
+    pub fn config<T: DeserializeOwned>(&self, folder: &Path) -> Result<T, StateError> {
+        serde_json::from_value(self.config.clone())
+            .map_err(|e| StateError::Damaged { file: folder.join("state.json"), reason: format!("config: {e}") })
+    }
 }
 
 /// Reads a checkpoint into `parameters`; returns the optimiser and where the run stands.
 ///
 /// # Errors
 /// A damaged file, or a run with other settings, other data or other first weights.
-pub fn load(
-    folder: &Path,
-    config: &RunConfig,
-    roots: &Roots,
-    parameters: &Parameters,
-) -> Result<(AdamW, Progress), StateError> {
+pub fn load(folder: &Path, identity: &Identity, parameters: &Parameters) -> Result<(AdamW, Progress), StateError> {
     let saved = Saved::read(folder)?;
-    for (section, same) in [
-        ("model", saved.config.model == config.model),
-        ("tokenizer", saved.config.tokenizer == config.tokenizer),
-        ("data", saved.config.data == config.data),
-        ("seed", saved.config.seed == config.seed),
-        ("train", saved.config.train == config.train),
-    ] {
-        if !same {
-            return Err(StateError::OtherConfig { folder: folder.to_owned(), section });
-        }
+    if let Some(section) = difference(&saved.config, &identity.config) {
+        return Err(StateError::OtherConfig { folder: folder.to_owned(), section });
     }
+    let roots = &identity.roots;
     if saved.roots.data != roots.data {
         return Err(StateError::OtherData { folder: folder.to_owned() });
     }
@@ -295,7 +432,7 @@ pub fn load(
     };
     let mut restored = Vec::new();
     for (name, var) in parameters.iter() {
-        model.get(name).and_then(|t| var.set(t).ok()).ok_or_else(|| lack(name, MODEL))?;
+        model.get(name).and_then(|t: &Tensor| var.set(t).ok()).ok_or_else(|| lack(name, MODEL))?;
         let moment = |kind: &str| {
             let key = format!("{name}.{kind}");
             let tensor = moments.get(&key).filter(|t| t.shape() == var.shape());
@@ -303,8 +440,18 @@ pub fn load(
         };
         restored.push(Moments { first: moment("first")?, second: moment("second")? });
     }
-    let steps = saved.progress.step;
-    Ok((AdamW::restore(restored, steps), saved.progress))
+    let updates = saved.progress.step - saved.progress.skipped.min(saved.progress.step);
+    Ok((AdamW::restore(restored, updates), saved.progress))
+}
+
+/// The first section in which two configurations differ; the run's name may.
+fn difference(saved: &Value, given: &Value) -> Option<String> {
+    // Both as they come out of a file, since reading a number may round it.
+    let given: Value = serde_json::from_str(&given.to_string()).unwrap_or_default();
+    let empty = serde_json::Map::new();
+    let (saved, given) = (saved.as_object().unwrap_or(&empty), given.as_object().unwrap_or(&empty));
+    let keys = given.keys().chain(saved.keys()).filter(|key| *key != "name");
+    keys.into_iter().find(|key| saved.get(*key) != given.get(*key)).cloned()
 }
 
 /// Waits until a file, or the entries of a folder, are on the disk.
@@ -313,5 +460,11 @@ fn sync(path: &Path) -> io::Result<()> {
 }
 
 fn hash(file: &Path) -> io::Result<String> {
-    Ok(hex(&Sha256::digest(fs::read(file)?)))
+    let (mut file, mut hasher, mut buffer) = (fs::File::open(file)?, Sha256::new(), vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            bytes => hasher.update(&buffer[..bytes]),
+        }
+    }
 }

@@ -244,7 +244,7 @@ fn cut(checkpoint: &Checkpoint, documents: &[Document]) -> Result<Vec<Passage>> 
         for text in passages::cut(&document.text, limit, 1, &length) {
             // The rating is not looked at: the passages are scored from the neutral start.
             let (tokens, rating) = (encode(text)?, Rating::G);
-            found.push(Passage { tokens, bytes: text.len(), rating, source: 0 });
+            found.push(Passage { tokens, bytes: text.len(), rating, source: 0, language: 0 });
         }
     }
     Ok(found)

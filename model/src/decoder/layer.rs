@@ -6,7 +6,7 @@ use super::cache::{self, KvCache};
 use super::linear::{Linear, Parameter, Weight};
 use super::{ParameterSource, Result};
 use crate::config::{Config, QkNorm};
-use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
+use crate::ops::{Rotation, Span, attention, largest_attention_logit, rms_norm, rope, swiglu};
 
 /// The parameters of one layer.
 pub(super) struct Layer {
@@ -53,7 +53,7 @@ impl Layer {
         let mut linear = |name: String, out: usize, input: usize, bias: bool| {
             let weight = Weight::Tensor(s.get(&format!("{name}.weight"), &[out, input])?);
             let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
-            Ok(Linear { weight, bias })
+            Ok(Linear { weight, bias, low_rank: s.low_rank(&name, out, input)? })
         };
         let (q, k, v) = (
             linear(format!("{attn}.q_proj"), q_width, dim, config.qkv_bias)?,
@@ -88,7 +88,12 @@ impl Layer {
     /// Packs the weights for inference.
     pub fn pack(&mut self) -> Result<()> {
         let Layer { q, k, v, o, gate, up, down, .. } = self;
-        [q, k, v, o, gate, up, down].into_iter().try_for_each(|linear| linear.weight.pack())
+        [q, k, v, o, gate, up, down].into_iter().try_for_each(|linear| match linear.low_rank {
+            None => linear.weight.pack(),
+            Some(_) => {
+                candle_core::bail!("a low-rank addition is being trained: merge it before the weights are packed")
+            }
+        })
     }
 
     /// The first half, attention with its residual: the hidden states, and the feed-forward's input behind its norm
@@ -131,13 +136,29 @@ impl Layer {
         linear.chain(norms.map(|norm| norm.map(Parameter::Vector))).flatten()
     }
 
+    /// The largest attention score of the hidden states `x`, [rows, hidden], which enter layer `index`.
+    pub fn largest_attention_logit(&self, x: &Tensor, index: usize, context: &Context<'_>) -> Result<f32> {
+        let h = match context.config.post_norm() {
+            true => x.clone(),
+            false => rms_norm(x, &self.attention_norm, context.config.rms_norm_eps)?,
+        };
+        let (q, k) = self.queries_and_keys(&h, context)?;
+        largest_attention_logit(&q, &k, context.spans, context.config.windows[index])
+    }
+
+    /// [rows, heads, d] and [rows, kv, d], rotated.
+    fn queries_and_keys(&self, x: &Tensor, context: &Context<'_>) -> Result<(Tensor, Tensor)> {
+        let Config { n_heads, n_kv_heads, .. } = *context.config;
+        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?;
+        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?;
+        Ok((rope(&q, context.rotation)?, rope(&k, context.rotation)?))
+    }
+
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
         let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
         let rows = x.dim(0)?;
-        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
-        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
+        let (q, k) = self.queries_and_keys(x, context)?;
         let v = self.v.forward(x)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
-        let (q, k) = (rope(&q, context.rotation)?, rope(&k, context.rotation)?);
         let window = context.config.windows[index];
         let out = match pasts {
             Some(pasts) => cache::attend(pasts, index, &q, &k, &v, window)?,

@@ -4,11 +4,11 @@ use candle_core::{Tensor, bail};
 
 use super::Result;
 use crate::kernels::PackedMatrix;
-use crate::ops::with_slice;
+use crate::ops::{frozen_linear, with_slice};
 
 /// W: [out, in].
 pub(super) enum Weight {
-    /// Takes part in gradients.
+    /// Takes part in gradients, where it is a variable.
     Tensor(Tensor),
     /// For inference on the CPU: a row's product has the same bits in any company. The tensor is gone.
     Packed(PackedMatrix),
@@ -27,7 +27,8 @@ impl Weight {
     /// x · Wᵀ: [rows, in] → [rows, out].
     pub fn product(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Weight::Tensor(weight) => x.matmul(&weight.t()?),
+            Weight::Tensor(weight) if weight.track_op() => x.matmul(&weight.t()?),
+            Weight::Tensor(weight) => frozen_linear(x, weight),
             Weight::Packed(weight) => {
                 let (rows, width) = x.dims2()?;
                 if width != weight.width() {
@@ -78,16 +79,30 @@ pub(super) enum Parameter<'a> {
     Vector(&'a Tensor),
 }
 
-/// y = x · Wᵀ + b; b: [out].
+/// A low-rank addition to a weight that is being trained (Hu et al. 2021): W + scale · B · A.
+pub struct LowRank {
+    /// A: [rank, in].
+    pub a: Tensor,
+    /// B: [out, rank].
+    pub b: Tensor,
+    /// The factor before B · A.
+    pub scale: f64,
+}
+
+/// y = x · Wᵀ + b, and the low-rank addition where there is one; b: [out].
 pub(super) struct Linear {
     pub weight: Weight,
     pub bias: Option<Tensor>,
+    pub low_rank: Option<LowRank>,
 }
 
 impl Linear {
     /// [rows, in] → [rows, out]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let y = self.weight.product(x)?;
+        let mut y = self.weight.product(x)?;
+        if let Some(LowRank { a, b, scale }) = &self.low_rank {
+            y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?)?; // [rows, in] → [rows, rank] → [rows, out]
+        }
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),

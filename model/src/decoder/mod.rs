@@ -9,16 +9,19 @@ mod keys;
 mod layer;
 mod linear;
 mod positions;
+mod stages;
 
 use candle_core::{Device, Tensor};
 
 pub use cache::{BLOCK_TOKENS, KvBlock, KvCache, KvPool, Reservation};
-use layer::{Context, Layer, Pasts};
+use layer::{Layer, Pasts};
+pub use linear::LowRank;
 use linear::Weight;
+pub use stages::Batch;
 
 use crate::config::Config;
 use crate::kernels::log_sum_exp;
-use crate::ops::{IGNORE, Span, rms_norm, token_log_probs};
+use crate::ops::{IGNORE, token_log_probs};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
 
@@ -29,6 +32,14 @@ pub trait ParameterSource {
 
     /// The parameter of this name (as in the Hugging Face checkpoints), of this shape, in f32.
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Self::Error>;
+
+    /// What is added to the weight [out, in] of the linear layer of this name, where a low-rank addition is trained.
+    ///
+    /// # Errors
+    /// Those of the source.
+    fn low_rank(&mut self, _name: &str, _out: usize, _input: usize) -> Result<Option<LowRank>, Self::Error> {
+        Ok(None)
+    }
 }
 
 /// One sequence of a batch whose past is kept.
@@ -142,17 +153,9 @@ impl Decoder {
         lengths: &[(usize, usize, usize)],
         mut pasts: Pasts<'_, '_>,
     ) -> Result<(&Layer, Tensor, Tensor)> {
-        self.check(sequences)?;
-        let mut spans = Vec::with_capacity(sequences.len());
-        let mut rows = 0;
-        for tokens in sequences {
-            let span = rows..rows + tokens.len();
-            spans.push(Span { queries: span.clone(), keys: span });
-            rows += tokens.len();
-        }
-        let rotation = positions::rotation(&self.config.rope, self.config.head_dim, lengths);
-        let context = Context { config: &self.config, rotation: &rotation, spans: &spans };
-        let mut x = self.embedding.rows(&Tensor::from_vec(sequences.concat(), rows, self.device())?)?; // [rows, hidden]
+        let batch = self.packed(sequences, lengths)?;
+        let context = self.context(&batch);
+        let mut x = self.embed(&batch)?;
         let Some((last, layers)) = self.layers.split_last() else { candle_core::bail!("a decoder without layers") };
         for (index, layer) in layers.iter().enumerate() {
             let (attended, input) = layer.attended(&x, index, &context, pasts.as_deref_mut())?;
@@ -164,7 +167,7 @@ impl Decoder {
 
     /// The last feed-forward and the last norm, of what [`run`](Self::run) gives: [rows, hidden].
     fn finish(&self, last: &Layer, x: &Tensor, input: &Tensor) -> Result<Tensor> {
-        rms_norm(&last.fed_forward(x, input, &self.config)?, &self.norm, self.config.rms_norm_eps)
+        self.last_norm(&last.fed_forward(x, input, &self.config)?)
     }
 
     /// Logits of hidden states: [rows, hidden] → [rows, vocab].

@@ -24,6 +24,19 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], window: Opt
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
+/// The largest score, q · k / √d, that any query has with a key that it sees: what grows before training diverges
+/// (Dehghani et al. 2023, section 3.2; Wortsman et al. 2023). Shapes as in [`attention`]; no gradient.
+pub fn largest_attention_logit(q: &Tensor, k: &Tensor, spans: &[Span], window: Option<usize>) -> Result<f32> {
+    let op = Attention { spans: spans.to_vec(), window };
+    let dims = op.dims(q.shape(), k.shape(), k.shape())?;
+    with_slice(NAME, q, |q| {
+        with_slice(NAME, k, |k| {
+            let heads = op.for_each_head(dims, |span, kv_head| op.largest_logit(dims, q, k, span, kv_head));
+            Ok(heads.into_iter().fold(f32::NEG_INFINITY, f32::max))
+        })
+    })
+}
+
 struct Attention {
     spans: Vec<Span>,
     window: Option<usize>,
@@ -99,6 +112,28 @@ impl Attention {
 
     fn first_key(&self, position: usize) -> usize {
         self.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    }
+
+    fn largest_logit(&self, dims: Dims, q: &[f32], k: &[f32], span: &Span, kv_head: usize) -> f32 {
+        let Dims { heads, kv_heads, d } = dims;
+        let past = span.keys.len() - span.queries.len();
+        let mut scores = vec![0.0_f32; span.queries.len().min(BLOCK) * span.keys.len()];
+        let mut largest = f32::NEG_INFINITY;
+        for block in self.blocks(span) {
+            let (rows, n) = (offset(&block.rows, span.queries.start), block.keys.len());
+            let k = head_rows(k, offset(&block.keys, span.keys.start), kv_head, kv_heads, d);
+            for g in 0..dims.group() {
+                let q = head_rows(q, rows.clone(), kv_head * dims.group() + g, heads, d);
+                let out = MatrixMut::new(&mut scores, rows.len(), n, n);
+                matmul(out, false, q, k.t(), 1.0 / (d as f32).sqrt(), Threads::One);
+                for (row, scores) in block.rows.clone().zip(scores.chunks_exact(n)) {
+                    let position = past + row;
+                    let seen = self.first_key(position) - block.keys.start..position + 1 - block.keys.start;
+                    largest = scores[seen].iter().copied().fold(largest, f32::max);
+                }
+            }
+        }
+        largest
     }
 
     /// Attention probabilities of a block, [rows, keys] with the keys' count as stride, into `p`.

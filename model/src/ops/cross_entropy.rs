@@ -16,7 +16,7 @@ const CHUNK: usize = 256;
 /// Mean cross-entropy of `hidden · weightᵀ` against `targets`, plus z-loss.
 ///
 /// `hidden`: [rows, dim]; `weight`: [vocab, dim]; `targets`: one id for each row, or [`IGNORE`]. Gradients reach `hidden`
-/// and `weight`; they are worked out in the forward pass, while the logits are at hand.
+/// and `weight`, where it is trained; they are worked out in the forward pass, while the logits are at hand.
 ///
 /// # Errors
 /// A target outside the vocabulary, a number of targets other than the rows, or no target at all.
@@ -29,7 +29,8 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
         return reference::cross_entropy(hidden, weight, targets, z_weight);
     }
     let saved = Arc::new(Mutex::new(Saved::default()));
-    let op = HeadLoss { targets: targets.to_vec(), counted, z_weight, saved: Arc::clone(&saved) };
+    let frozen = !weight.track_op();
+    let op = HeadLoss { targets: targets.to_vec(), counted, z_weight, frozen, saved: Arc::clone(&saved) };
     let loss = hidden.contiguous()?.apply_op2(&weight.contiguous()?, op)?;
     let (nll, z_loss) = {
         let saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,6 +90,7 @@ const NAME: &str = "cross-entropy";
 struct Saved {
     nll: f64,
     z_loss: f64,
+    /// Of the hidden states, and of the weight, which is empty where that is frozen.
     gradients: Option<(Vec<f32>, Vec<f32>)>,
 }
 
@@ -96,6 +98,8 @@ struct HeadLoss {
     targets: Vec<u32>,
     counted: usize,
     z_weight: f64,
+    /// The weight is not trained.
+    frozen: bool,
     saved: Arc<Mutex<Saved>>,
 }
 
@@ -114,7 +118,7 @@ impl CustomOp2 for HeadLoss {
         let (hidden, weight) = (slice(NAME, hidden, lh)?, slice(NAME, weight, lw)?);
         let (vocab, dim) = lw.shape().dims2()?;
         let mut dhidden = vec![0.0_f32; hidden.len()];
-        let mut dweight = vec![0.0_f32; weight.len()];
+        let mut dweight = vec![0.0_f32; if self.frozen { 0 } else { weight.len() }];
         let mut logits = vec![0.0_f32; self.targets.len().min(CHUNK) * vocab];
         let (mut nll, mut square) = (0.0_f64, 0.0_f64);
         for (chunk, targets) in self.targets.chunks(CHUNK).enumerate() {
@@ -133,8 +137,10 @@ impl CustomOp2 for HeadLoss {
             let dlogits = Matrix::new(logits, rows, vocab, vocab);
             let dh = MatrixMut::new(&mut dhidden[first..], rows, dim, dim);
             matmul(dh, false, dlogits, Matrix::new(weight, vocab, dim, dim), 1.0, Threads::All);
-            let dw = MatrixMut::new(&mut dweight, vocab, dim, dim);
-            matmul(dw, true, dlogits.t(), Matrix::new(&hidden[first..], rows, dim, dim), 1.0, Threads::All);
+            if !self.frozen {
+                let dw = MatrixMut::new(&mut dweight, vocab, dim, dim);
+                matmul(dw, true, dlogits.t(), Matrix::new(&hidden[first..], rows, dim, dim), 1.0, Threads::All);
+            }
         }
         let n = self.counted as f64;
         let (nll, z_loss) = (nll / n, self.z_weight * square / n);
@@ -154,14 +160,13 @@ impl CustomOp2 for HeadLoss {
         let Some((dhidden, dweight)) = taken else {
             candle_core::bail!("{NAME}: backward was called twice on one loss");
         };
-        let (dhidden, dweight) = (
-            Tensor::from_vec(dhidden, hidden.shape(), hidden.device())?,
-            Tensor::from_vec(dweight, weight.shape(), weight.device())?,
-        );
-        match f64::from(dloss.to_scalar::<f32>()?) {
-            1.0 => Ok((Some(dhidden), Some(dweight))),
-            scale => Ok((Some((dhidden * scale)?), Some((dweight * scale)?))),
-        }
+        let scale = f64::from(dloss.to_scalar::<f32>()?);
+        let scaled = |gradient: Vec<f32>, like: &Tensor| {
+            let gradient = Tensor::from_vec(gradient, like.shape(), like.device())?;
+            if scale == 1.0 { Ok(gradient) } else { gradient * scale }
+        };
+        let dweight = if self.frozen { None } else { Some(scaled(dweight, weight)?) };
+        Ok((Some(scaled(dhidden, hidden)?), dweight))
     }
 }
 

@@ -125,6 +125,45 @@ fn attention_over_many_blocks_equals_the_reference() -> Result<()> {
 }
 
 #[test]
+fn a_frozen_weight_has_no_gradient_and_its_input_the_right_one() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(9);
+    let weight = random(&[5, 7], &mut rng)?.as_tensor().detach();
+    check(&[&[3, 7]], 10, &|t| frozen_linear(&t[0], &weight), &|t| t[0].matmul(&weight.t()?))?;
+    let (x, trained) = (random(&[3, 7], &mut rng)?, random(&[5, 7], &mut rng)?);
+    let grads = objective(&frozen_linear(&x, &trained)?)?.backward()?;
+    assert!(grads.get(&x).is_some() && grads.get(&trained).is_none());
+    let frozen = cross_entropy(&x, &weight, &[0, 1, 4], 1e-2)?.loss.backward()?;
+    let plain = cross_entropy(&x, &Var::from_tensor(&weight)?, &[0, 1, 4], 1e-2)?.loss.backward()?;
+    assert!(frozen.get(&weight).is_none());
+    assert_eq!(values(frozen.get(&x).expect("x"))?, values(plain.get(&x).expect("x"))?);
+    Ok(())
+}
+
+#[test]
+fn the_largest_attention_logit_is_that_of_the_keys_that_are_seen() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(11);
+    let (q, k) = (random(&[70, 4, 8], &mut rng)?, random(&[70, 2, 8], &mut rng)?);
+    let spans = [Span { queries: 0..66, keys: 0..66 }, Span { queries: 66..70, keys: 66..70 }];
+    for window in [None, Some(3)] {
+        let (qs, ks) = (q.to_vec3::<f32>()?, k.to_vec3::<f32>()?);
+        let mut want = f32::NEG_INFINITY;
+        for span in &spans {
+            for (i, j) in span.queries.clone().flat_map(|i| span.keys.clone().map(move |j| (i, j))) {
+                if j <= i && window.is_none_or(|w| j + w > i) {
+                    for head in 0..4 {
+                        let dot: f32 = qs[i][head].iter().zip(&ks[j][head / 2]).map(|(a, b)| a * b).sum();
+                        want = want.max(dot / 8.0_f32.sqrt());
+                    }
+                }
+            }
+        }
+        let got = largest_attention_logit(&q, &k, &spans, window)?;
+        assert!((got - want).abs() < 1e-5, "{got} against {want}");
+    }
+    Ok(())
+}
+
+#[test]
 fn cross_entropy_has_the_right_gradient() -> Result<()> {
     let targets = [3, IGNORE, 0, 6, IGNORE, 2];
     for z_weight in [0.0, 0.05] {

@@ -5,6 +5,7 @@
 
 mod attention;
 mod cross_entropy;
+mod linear;
 pub mod reference;
 mod rms_norm;
 mod rope;
@@ -12,8 +13,9 @@ mod storage;
 mod swiglu;
 mod types;
 
-pub use attention::attention;
+pub use attention::{attention, largest_attention_logit};
 pub use cross_entropy::{cross_entropy, token_log_probs};
+pub use linear::frozen_linear;
 pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub(crate) use storage::with_slice;

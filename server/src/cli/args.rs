@@ -114,6 +114,9 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     model: Option<PathBuf>,
+    /// Folder of a low-rank adapter (LoRA, in the layout of peft) that was trained on that checkpoint [default: none]
+    #[arg(long, value_name = "DIR", env = "SAFELMM_ADAPTER")]
+    adapter: Option<PathBuf>,
     /// Folder of an encoder (BERT, RoBERTa, XLM-RoBERTa) that answers /v1/embeddings under its own name
     #[arg(long, value_name = "DIR", env = "SAFELMM_EMBEDDINGS")]
     embeddings: Option<PathBuf>,
@@ -145,6 +148,7 @@ impl From<ServeArgs> for Overrides {
         Overrides {
             file: args.config,
             model: args.model,
+            adapter: args.adapter,
             embeddings: args.embeddings,
             listen: args.listen,
             queue: args.queue,
@@ -192,6 +196,9 @@ pub struct GenerateArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     pub model: Option<PathBuf>,
+    /// Folder of a low-rank adapter that was trained on that checkpoint [default: none]
+    #[arg(long, value_name = "DIR", env = "SAFELMM_ADAPTER", requires = "model")]
+    pub adapter: Option<PathBuf>,
 }
 
 /// A negative seed is its two's complement.

@@ -8,14 +8,19 @@ use safelmm_model::{Checkpoint, CheckpointError};
 use super::log::say;
 use crate::demo;
 
-/// Opens a folder, or the embedded demo; says so on standard error.
-pub(super) fn load(folder: Option<&Path>) -> Result<Checkpoint, CheckpointError> {
+/// Opens a folder, with an adapter merged into its weights where one is named, or the embedded demo; says so on standard
+/// error.
+pub(super) fn load(folder: Option<&Path>, adapter: Option<&Path>) -> Result<Checkpoint, CheckpointError> {
     let started = Instant::now();
-    match folder {
-        Some(folder) => say(&format!("loading {} … ", folder.display())),
-        None => say("loading the embedded demo checkpoint … "),
+    match (folder, adapter) {
+        (Some(folder), Some(adapter)) => say(&format!("loading {} with {} … ", folder.display(), adapter.display())),
+        (Some(folder), None) => say(&format!("loading {} … ", folder.display())),
+        (None, _) => say("loading the embedded demo checkpoint … "),
     }
-    let opened = folder.map_or_else(demo::open, Checkpoint::open);
+    let opened = match (folder, adapter) {
+        (Some(folder), Some(adapter)) => Checkpoint::open_with_adapter(folder, adapter),
+        (folder, _) => folder.map_or_else(demo::open, Checkpoint::open),
+    };
     match &opened {
         Ok(checkpoint) => {
             let (millions, ms) = (checkpoint.parameters() as f64 / 1e6, started.elapsed().as_millis());

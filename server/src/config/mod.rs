@@ -32,6 +32,8 @@ pub struct Overrides {
     pub file: Option<PathBuf>,
     /// `--model`, `SAFELMM_MODEL`.
     pub model: Option<PathBuf>,
+    /// `--adapter`, `SAFELMM_ADAPTER`.
+    pub adapter: Option<PathBuf>,
     /// `--embeddings`, `SAFELMM_EMBEDDINGS`.
     pub embeddings: Option<PathBuf>,
     /// `--listen`, `SAFELMM_LISTEN`.
@@ -240,6 +242,7 @@ mod tests {
             ("[telemetry]\notlp_endpoint = 'collector'\n", ["otlp_endpoint", "http://localhost:4318"]),
             ("[telemetry]\notlp_endpoint = 'http://c:4318/?k=v'\n", ["otlp_endpoint", "k=v"]),
             ("[model]\nname = ''\n", ["name", "found \"\""]),
+            ("[model]\nadapter = 'a'\n", ["[model] adapter", "--model"]),
             ("[policy.keys.web]\ncontrol_tokens = 'deny'\n", ["[policy.keys.\"web\"]", "--keys"]),
             ("[policy.keys.web]\ncontrol_token = 'deny'\n", ["safelmm.toml", "unknown field `control_token`"]),
             ("[policy]\ncontrol_tokens = 'maybe'\n", ["safelmm.toml", "maybe"]),

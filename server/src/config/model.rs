@@ -15,6 +15,7 @@ pub const DEFAULT_RATING: Rating = Rating::PG;
 #[serde(deny_unknown_fields)]
 pub(super) struct Section {
     folder: Option<PathBuf>,
+    adapter: Option<PathBuf>,
     name: Option<String>,
     rating_ceiling: Option<Rating>,
     default_rating: Option<Rating>,
@@ -26,6 +27,9 @@ pub struct ModelConfig {
     /// `folder`, `--model`, `SAFELMM_MODEL`: the checkpoint folder; none means the embedded demo. In the file it is
     /// relative to the file.
     pub folder: Option<PathBuf>,
+    /// `adapter`, `--adapter`, `SAFELMM_ADAPTER`: the folder of a low-rank adapter that is merged into the checkpoint's
+    /// weights; none leaves them as they are. In the file it is relative to the file.
+    pub adapter: Option<PathBuf>,
     /// `name`: the id under which clients ask for the model; none means the checkpoint's own name.
     pub name: Option<String>,
     /// `rating_ceiling`: the highest rating a request may ask for. None means X, for a rated model.
@@ -54,9 +58,20 @@ impl ModelConfig {
                 found: default.to_string(),
             });
         }
-        let in_file = section.folder.map(|folder| folder_of_file.join(folder));
+        let in_file = |path: Option<PathBuf>| path.map(|path| folder_of_file.join(path));
+        let folder = overrides.model.clone().or(in_file(section.folder));
+        let adapter = overrides.adapter.clone().or(in_file(section.adapter));
+        if let (None, Some(adapter)) = (&folder, &adapter) {
+            return Err(ConfigError::Invalid {
+                key: "[model] adapter",
+                expected: "the checkpoint folder that it was trained on, by --model or [model] folder, beside it"
+                    .into(),
+                found: format!("{} alone", adapter.display()),
+            });
+        }
         Ok(ModelConfig {
-            folder: overrides.model.clone().or(in_file),
+            folder,
+            adapter,
             name: section.name,
             rating_ceiling: section.rating_ceiling,
             default_rating: section.default_rating,

@@ -43,9 +43,26 @@ pub struct LicenseObligations {
     all: bool,
 }
 
-/// An answer: what its notice is written in.
+/// An answer.
 pub struct Answer {
+    /// What its notice is written in.
     phrases: &'static Phrases,
+    /// Its first and last characters that are not spaces.
+    ends: Option<(char, char)>,
+}
+
+impl Answer {
+    fn read(&mut self, text: &str) {
+        let text = text.trim();
+        if let (Some(first), Some(last)) = (text.chars().next(), text.chars().next_back()) {
+            self.ends = Some((self.ends.map_or(first, |(first, _)| first), last));
+        }
+    }
+
+    /// Whether the answer is an object or a list of JSON, to which nothing can be added: a program reads it.
+    fn is_json(&self) -> bool {
+        matches!(self.ends, Some(('{', '}') | ('[', ']')))
+    }
 }
 
 impl Policy for LicenseObligations {
@@ -96,19 +113,26 @@ impl Policy for LicenseObligations {
     }
 
     fn session(&self, request: &Request, _prompt: &str) -> Answer {
-        Answer { phrases: request.language.as_deref().and_then(phrases::of).unwrap_or(self.fallback) }
+        Answer { phrases: request.language.as_deref().and_then(phrases::of).unwrap_or(self.fallback), ends: None }
     }
 }
 
 impl Session<LicenseObligations> for Answer {
     fn inspect_stream(&mut self, policy: &LicenseObligations, pending: &str, sources: Option<&[Document]>) -> Action {
-        match sources.and_then(|sources| policy.notice(self.phrases, sources)) {
-            Some((notice, named)) => {
-                let reason = format!("The licenses of {named} sources ask for a notice; it was added to the answer.");
-                Action::replace(format!("{pending}\n\n{notice}"), 0, vec![Finding::new(CATEGORY, 1.0, reason)])
-            }
-            None => Action::Pass,
+        self.read(pending);
+        let Some((notice, named)) = sources.and_then(|sources| policy.notice(self.phrases, sources)) else {
+            return Action::Pass;
+        };
+        let asked = format!("The licenses of the sources of this answer ask for a notice ({named} works)");
+        let finding = |what: &str| vec![Finding::new(CATEGORY, 1.0, format!("{asked}; {what}."))];
+        if self.is_json() {
+            return Action::replace(
+                pending,
+                0,
+                finding("the answer is JSON, so it has none: its reader must name them"),
+            );
         }
+        Action::replace(format!("{pending}\n\n{notice}"), 0, finding("it was added"))
     }
 }
 

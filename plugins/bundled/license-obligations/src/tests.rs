@@ -108,3 +108,15 @@ fn wrong_settings_are_refused_with_their_place() {
     assert_eq!(pointers(r#"{"language": "tlh", "heading": " "}"#), ["/language", "/heading"]);
     assert_eq!(pointers(r#"{"all": 1}"#), ["/all"]);
 }
+
+#[test]
+fn json_stays_json() {
+    for text in ["{\"a\": [1]}", " [1, 2]\n"] {
+        for (at, _) in text.char_indices() {
+            let answer = answered("", None, &[&text[..at], &text[at..]], &[handbook()]);
+            assert_eq!(answer.text, text);
+            assert!(answer.findings[0].reason.contains("JSON"), "{:?}", answer.findings);
+        }
+    }
+    assert!(answered("", None, &["{a} and [b]"], &[handbook()]).text.contains("Bees at Home"));
+}

@@ -39,8 +39,8 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
     while number.len() < length {
         match text.byte(at) {
             c if c.is_ascii_alphanumeric() => number.push(c),
-            // One between groups.
-            b' ' | b'-' if at > start && text.byte(at + 1).is_ascii_alphanumeric() => {}
+            // One between groups, or the end of a line.
+            b' ' | b'-' | b'\n' if at > start && text.byte(at + 1).is_ascii_alphanumeric() => {}
             _ => return None,
         }
         at += 1;

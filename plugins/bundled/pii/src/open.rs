@@ -25,7 +25,7 @@ fn number(text: &Text) -> usize {
     let length = text.s.len();
     let (mut begins, mut at) = (length, length - unit(text));
     loop {
-        let separators = text.b[..at].iter().rev().take(4).take_while(|b| b" -./()+,:%".contains(b)).count();
+        let separators = text.b[..at].iter().rev().take(4).take_while(|b| b" -./()+,:%\n".contains(b)).count();
         let end = at - separators;
         let group = text.b[..end].iter().rev().take_while(|b| b.is_ascii_alphanumeric()).count();
         let start = end - group;

@@ -1,5 +1,7 @@
 //! All detectors over a text.
 
+use std::collections::BTreeMap;
+
 use crate::kind::{Kind, Match};
 use crate::text::Text;
 use crate::{card, document, email, iban, ip, national, phone, secret, words};
@@ -59,7 +61,11 @@ pub fn scan(text: &Text, from: usize, kinds: Kinds) -> Vec<Match> {
         if begins && kinds.has(Kind::Secret) && b.is_ascii_alphanumeric() {
             found.extend(secret::bearer(text, at));
         }
-        at += 1;
+        at = match found.last() {
+            // Nothing wins over a secret, and looking into a long one again and again would take its square.
+            Some(secret) if secret.kind == Kind::Secret && secret.start == at => secret.end.max(at + 1),
+            _ => at + 1,
+        };
     }
     without_overlaps(found)
 }
@@ -156,12 +162,12 @@ fn may_open_value(text: &Text, at: usize) -> bool {
 /// The matches in their order; of two that overlap the one of the kind that comes first, then the longer.
 fn without_overlaps(mut found: Vec<Match>) -> Vec<Match> {
     found.sort_by_key(|m| (m.kind, m.start, usize::MAX - m.end));
-    let mut kept: Vec<Match> = Vec::with_capacity(found.len());
+    let mut kept: BTreeMap<usize, Match> = BTreeMap::new();
     for m in found {
-        if kept.iter().all(|k| m.end <= k.start || k.end <= m.start) {
-            kept.push(m);
+        let before = kept.range(..m.end).next_back();
+        if before.is_none_or(|(_, before)| before.end <= m.start) {
+            kept.insert(m.start, m);
         }
     }
-    kept.sort_by_key(|m| m.start);
-    kept
+    kept.into_values().collect()
 }

@@ -205,8 +205,13 @@ pub fn announced(text: &Text, start: usize) -> Option<Match> {
     if *word == "pass" && by_sign.is_none() {
         return None;
     }
-    let rest = &text.s[start..];
-    let mut end = start + rest.find(|c| !is_run(c) || c == '\'').unwrap_or(rest.len());
+    // A longer one is known by its beginning, so that many announcements in one word cost no more than their number.
+    let value_end = |most: usize| {
+        let value = text.s[start..].chars().take(most).take_while(|&c| is_run(c) && c != '\'');
+        start + value.map(char::len_utf8).sum::<usize>()
+    };
+    let mut end = value_end(LONGEST_VALUE);
+    let is_longer = text.after(end).is_some_and(is_run);
     // A sentence's end is not the password's.
     while end > start && matches!(text.byte(end - 1), b'.' | b')' | b']' | b'}' | b':') {
         end -= 1;
@@ -234,8 +239,11 @@ pub fn announced(text: &Text, start: usize) -> Option<Match> {
     if !is_secret || is_code || is_masked || (digits == value.len() && !is_pin) {
         return None;
     }
-    secret(start, end, "a password", 0.85)
+    secret(start, if is_longer { value_end(usize::MAX) } else { end }, "a password", 0.85)
 }
+
+/// How much of a value is looked at to tell whether it is one, in characters.
+const LONGEST_VALUE: usize = 96;
 
 /// Whether a value is a path of names, such as `config.password1` or `os.environ`.
 fn is_path(value: &str) -> bool {
@@ -258,9 +266,11 @@ const BEGIN: &str = "-----BEGIN ";
 
 /// A private key whose first line begins at this byte: that line's end.
 pub fn key_header(text: &Text, start: usize) -> Option<usize> {
-    let rest = text.s[start..].strip_prefix(BEGIN)?;
-    let end = rest.find("-----").filter(|&end| end <= 48)?;
-    rest[..end].contains("PRIVATE KEY").then_some(start + BEGIN.len() + end + 5)
+    let rest = text.b[start..].strip_prefix(BEGIN.as_bytes())?;
+    let end = rest.windows(5).take(49).position(|window| window == b"-----")?;
+    let label = &rest[..end];
+    let is_private = label.windows(11).any(|window| window == b"PRIVATE KEY");
+    is_private.then_some(start + BEGIN.len() + end + 5)
 }
 
 /// Whether what begins at this byte may become the first line of a private key.

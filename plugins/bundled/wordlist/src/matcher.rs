@@ -1,5 +1,7 @@
 //! Lists of words as automata (Aho and Corasick, 1975), and what they find.
 
+use std::collections::BTreeMap;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use safelmm_plugin::SettingError;
 
@@ -223,12 +225,12 @@ impl Group {
 
 fn without_overlaps(mut found: Vec<Found>, strictness: &dyn Fn(usize) -> u8) -> Vec<Found> {
     found.sort_by_key(|f| (u8::MAX - strictness(f.list), usize::MAX - (f.end - f.start), f.start, f.list));
-    let mut kept: Vec<Found> = Vec::with_capacity(found.len());
+    let mut kept: BTreeMap<usize, Found> = BTreeMap::new();
     for f in found {
-        if kept.iter().all(|k| f.end <= k.start || k.end <= f.start) {
-            kept.push(f);
+        let before = kept.range(..f.end).next_back();
+        if before.is_none_or(|(_, before)| before.end <= f.start) {
+            kept.insert(f.start, f);
         }
     }
-    kept.sort_by_key(|f| f.start);
-    kept
+    kept.into_values().collect()
 }

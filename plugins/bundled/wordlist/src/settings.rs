@@ -39,7 +39,8 @@ pub struct List {
     /// one), `false` is better.
     #[serde(default = "yes")]
     pub ignore_accents: bool,
-    /// Whether digits and signs are read as the letters that they look like: `b4dw0rd`, `sh!p`.
+    /// Whether digits, signs and letters of other alphabets are read as the letters that they look like: `b4dw0rd`,
+    /// `sh!p`, a Cyrillic `а` in a Latin word.
     #[serde(default = "yes")]
     pub leetspeak: bool,
 }

@@ -148,13 +148,11 @@ fn many_words_take_little_time_to_configure() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 400 } else { 4000 }))]
-
     #[test]
     fn any_text_cut_anywhere_gives_what_it_gives_whole(
         parts in prop::collection::vec(prop::sample::select(vec![
             "ab", "abc", "c", "ca", "b", "a", " ", "  ", ".", "!", "1", "l", "4b", "é", "e\u{301}", "e", "\u{301}", "\u{200b}", "ß", "s", "ss",
-            "カ", "ブ", "순", "무", "म", "ा", "\n", "$", "|", "x", "ａ", "\u{ad}", "Σ", "ς", "@", "ﬁ", "fi",
+            "カ", "ブ", "순", "무", "म", "ा", "\n", "$", "|", "x", "ａ", "\u{ad}", "Σ", "ς", "@", "ﬁ", "fi", "а", "с",
         ]), 0..14),
         words in prop::collection::vec(prop::sample::select(vec![
             "abc", "ab", "ca b", "*bc", "ab*", "é", "caé", "ass", "カブ", "순무", "मा", "li", "l", "b", "σσ", "fi", "c a", "b!c", "$a", "!",

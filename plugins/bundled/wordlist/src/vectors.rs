@@ -12,6 +12,7 @@ const TEXTS: &[(&str, &str, &str)] = &[
     ("case", "TURNIP and Turnip", "*** and ***"),
     ("another word", "turnips and a nocturnip", "turnips and a nocturnip"),
     ("leetspeak", "a 7urn1p and a turn!p!", "a *** and a ***!"),
+    ("lookalikes", "a turnір and a СИPНИК", "a *** and a ***"),
     ("width", "ａ ｔｕｒｎｉｐ", "ａ ***"),
     ("invisible", "tur\u{200b}n\u{ad}ip.", "***."),
     ("accents", "creme  brulee / CRÈME\nBRÛLÉE", "*** / ***"),

@@ -9,7 +9,7 @@ use unicode_normalization::char::canonical_combining_class;
 pub struct Folding {
     /// `é` is `e`, `ł` is `l`.
     pub accents: bool,
-    /// `1`, `!`, `|` and `l` are `i`, `0` is `o`, `$` is `s`.
+    /// `1`, `!`, `|` and `l` are `i`, `0` is `o`, `$` is `s`; letters of Cyrillic and Greek are those that they look like.
     pub leet: bool,
 }
 
@@ -54,6 +54,14 @@ fn plain(c: char) -> Option<&'static str> {
         'ŋ' => "n",
         _ => return None,
     })
+}
+
+/// The Latin letter that a small letter of Cyrillic or Greek looks like (UTS #39, confusables).
+fn lookalike(c: char) -> Option<char> {
+    const CYRILLIC_AND_GREEK: &str = "авсеніјкмоѕтухрԁһѡαβεικνορτυχγ";
+    const LATIN: &str = "abcehijkmostyxpdhwabeikvoptuxy";
+    let place = CYRILLIC_AND_GREEK.chars().position(|letter| letter == c)?;
+    LATIN.chars().nth(place)
 }
 
 /// The letter that a digit or sign stands for.
@@ -147,7 +155,9 @@ impl View {
         let mut disguised = false;
         let mut undecided = false;
         if folding.leet {
-            if let Some(letter) = letter(c) {
+            if let Some(latin) = lookalike(c) {
+                (c, disguised) = (latin, true);
+            } else if let Some(letter) = letter(c) {
                 let behind_word = self.text.chars().next_back().is_some_and(is_word);
                 let before_word = next.map_or(!is_whole, is_word_or_sign);
                 undecided = is_punctuation(c) && behind_word && next.is_none() && !is_whole;
@@ -251,6 +261,7 @@ mod tests {
         assert_eq!(folded("ship!", leet), "ship!");
         assert_eq!(folded("ship!!", leet), "ship!!");
         assert_eq!(folded("he11", leet), folded("hell", leet));
+        assert_eq!(folded("pаssроrt", leet), "passport");
     }
 
     #[test]

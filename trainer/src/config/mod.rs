@@ -1,11 +1,16 @@
 //! The configuration of a run: one TOML file, checked before anything is read or allocated.
 
+mod overlay;
+mod train;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+pub use overlay::{Overlay, apply, read_table};
 use safelmm_model::config::{Config, Family, QkNorm, Rope, RopeScaling};
 use serde::{Deserialize, Serialize};
+pub use train::{CheckpointSection, GroupSection, Schedule, SpikeSection, TrainSection};
 
 /// A training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +50,32 @@ pub struct ModelSection {
     pub context: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// How the matrices are initialised.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub initialisation: Initialisation,
+}
+
+/// How the matrices, embeddings included, are initialised: normally, projections into the residual stream with the
+/// deviation over √(2 · layers) (Radford et al. 2019, section 2.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Initialisation {
+    /// Deviation 0.02, as in GPT-2.
+    #[default]
+    Fixed,
+    /// Deviation √(1 / (3 · hidden_size)), with which the 176B run of BLOOM was stable (Le Scao et al. 2022, after Smith
+    /// et al. 2022): smaller the wider the model is.
+    Width,
+}
+
+impl Initialisation {
+    /// The deviation for a residual stream of this width.
+    pub fn deviation(self, hidden_size: usize) -> f64 {
+        match self {
+            Initialisation::Fixed => 0.02,
+            Initialisation::Width => (1.0 / (3.0 * hidden_size as f64)).sqrt(),
+        }
+    }
 }
 
 /// The byte-level BPE tokenizer.
@@ -100,40 +131,12 @@ pub struct StoriesSection {
     pub dialogues_per_rating: usize,
 }
 
-/// The optimisation: AdamW (Loshchilov and Hutter 2019), linear warm-up, then cosine decay.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainSection {
-    /// Updates.
-    pub steps: usize,
-    /// Tokens of one update.
-    pub batch_tokens: usize,
-    /// Tokens of one forward and backward pass; several make one update.
-    pub micro_batch_tokens: usize,
-    /// Greatest learning rate.
-    pub learning_rate: f64,
-    /// Learning rate at the end, as a share of the greatest.
-    pub final_learning_rate: f64,
-    /// Updates until the greatest learning rate.
-    pub warmup_steps: usize,
-    /// Decoupled weight decay of the matrices; norms have none.
-    pub weight_decay: f64,
-    /// Decay of the first moment.
-    pub beta1: f64,
-    /// Decay of the second moment.
-    pub beta2: f64,
-    /// Largest norm of the gradient; a larger one is scaled down to it.
-    pub clip_norm: f64,
-    /// Weight of the z-loss.
-    pub z_loss: f64,
-    /// Updates between two checkpoints.
-    pub checkpoint_steps: usize,
-    /// Updates between two measurements on held-out text.
-    pub eval_steps: usize,
-}
-
 fn one() -> f64 {
     1.0
+}
+
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Why a configuration was refused.
@@ -165,6 +168,20 @@ pub enum RunConfigError {
         /// What would be accepted.
         expected: &'static str,
     },
+    /// A setting given beside the file cannot be understood.
+    #[error("--set {given}: {reason}: expected KEY=VALUE, such as train.learning_rate=1e-3")]
+    Set {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// There is no preset of this name.
+    #[error("{0}")]
+    Preset(String),
+    /// The settings together are no configuration.
+    #[error("the configuration with its preset and settings: {0}")]
+    Merged(Box<toml::de::Error>),
     /// The decoder cannot have this shape.
     #[error("[model]: {0}")]
     Model(#[from] safelmm_model::ConfigError),
@@ -195,46 +212,16 @@ impl RunConfig {
         };
         share("data.heldout", self.data.heldout)?;
         share("data.untagged", self.data.untagged)?;
-        share("train.beta1", self.train.beta1)?;
-        share("train.beta2", self.train.beta2)?;
-        let train = &self.train;
-        for (key, value) in [
-            ("train.steps", train.steps),
-            ("train.checkpoint_steps", train.checkpoint_steps),
-            ("train.eval_steps", train.eval_steps),
-            ("tokenizer.bytes_per_language", self.tokenizer.bytes_per_language),
-        ] {
-            if value == 0 {
-                return refuse(key, "0".to_owned(), "at least 1");
-            }
+        if self.tokenizer.bytes_per_language == 0 {
+            return refuse("tokenizer.bytes_per_language", "0".to_owned(), "at least 1");
         }
-        if train.micro_batch_tokens < self.model.context || train.batch_tokens < train.micro_batch_tokens {
-            let got = format!("{} (batch_tokens {})", train.micro_batch_tokens, train.batch_tokens);
-            return refuse("train.micro_batch_tokens", got, "at least model.context, and at most train.batch_tokens");
-        }
-        for (key, value) in [("train.learning_rate", train.learning_rate), ("train.clip_norm", train.clip_norm)] {
-            if !(value.is_finite() && value > 0.0) {
-                return refuse(key, value.to_string(), "a positive number");
-            }
-        }
-        for (key, value) in [
-            ("train.final_learning_rate", train.final_learning_rate),
-            ("train.weight_decay", train.weight_decay),
-            ("train.z_loss", train.z_loss),
-        ] {
-            if !(0.0..=1.0).contains(&value) {
-                return refuse(key, value.to_string(), "a number from 0 to 1");
-            }
-        }
+        self.train.validate(self.model.context)?;
         if self.model.context < 32 {
             return refuse("model.context", self.model.context.to_string(), "at least 32, to hold a passage");
         }
         // The source of a passage is stored in 8 bits, the stories take one.
         if self.data.source.len() > 255 {
             return refuse("data.source", format!("{} entries", self.data.source.len()), "at most 255");
-        }
-        if train.warmup_steps > train.steps {
-            return refuse("train.warmup_steps", train.warmup_steps.to_string(), "at most train.steps");
         }
         // 256 bytes, the control tokens, and room for merges; ids are stored in 16 bits.
         if !(512..=65_536).contains(&self.tokenizer.vocab_size) {

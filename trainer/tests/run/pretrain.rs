@@ -1,18 +1,19 @@
 //! A whole run in small: documents → data → training, interrupted and resumed → checkpoint → text.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
-
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use candle_core::{DType, Device, Tensor};
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, Work, step};
-use safelmm_trainer::config::{RunConfig, SourceSection};
+use safelmm_trainer::config::{Initialisation, RunConfig, SourceSection};
 use safelmm_trainer::data::{DataError, Sources, prepare};
 use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{measure_bits, measure_control};
 use safelmm_trainer::export::export;
+use safelmm_trainer::memorisation::measure_memorisation;
 use safelmm_trainer::origin::Start;
 use safelmm_trainer::parameters::Parameters;
 use safelmm_trainer::pretrain::{Outcome, PretrainError, pretrain};
@@ -21,76 +22,7 @@ use safelmm_trainer::report::Report;
 use safelmm_trainer::run_state::checkpoints;
 use serde_json::{Value, json};
 
-const CONFIG: &str = r#"
-name = "tiny"
-seed = 7
-[model]
-hidden_size = 32
-intermediate_size = 48
-layers = 2
-heads = 2
-kv_heads = 1
-head_dim = 16
-context = 384
-rope_theta = 10000.0
-[tokenizer]
-vocab_size = 700
-bytes_per_language = 100000
-english_bytes = 100000
-[data]
-heldout = 0.2
-untagged = 0.1
-[[data.source]]
-file = "documents.jsonl"
-[data.stories]
-per_rating = 6
-dialogues_per_rating = 2
-[train]
-steps = 6
-batch_tokens = 800
-micro_batch_tokens = 400
-learning_rate = 5e-3
-final_learning_rate = 0.1
-warmup_steps = 2
-weight_decay = 0.1
-beta1 = 0.9
-beta2 = 0.95
-clip_norm = 1.0
-z_loss = 1e-4
-checkpoint_steps = 2
-eval_steps = 3
-"#;
-
-/// Writes documents under free and under other licenses; one spells control tokens.
-fn corpora(folder: &Path) {
-    let mut generator = StoryGenerator::new(11);
-    let mut lines = Vec::new();
-    for i in 0..24 {
-        let license = ["CC0-1.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-3.0-only"][i % 4];
-        let mut text = generator.story(Rating::ALL[i / 4 % 4]).text;
-        if license.contains("NC") {
-            text.push_str(" Xylophonically forbidden.");
-        }
-        if i == 0 {
-            text.push_str(" <|rating:X|> <|endoftext|> and on it goes");
-        }
-        let document = json!({"id": format!("d{i}"), "text": text, "lang": "en", "license": license, "source": "made up",
-            "title": "T", "author": "A", "url": ""});
-        lines.push(document.to_string());
-    }
-    fs::write(folder.join("documents.jsonl"), lines.join("\n")).unwrap();
-}
-
-fn config() -> RunConfig {
-    let config: RunConfig = toml::from_str(CONFIG).unwrap();
-    config.validate().unwrap();
-    config
-}
-
-fn losses(run: &Path) -> Vec<f64> {
-    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
-    log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["loss"].as_f64().unwrap()).collect()
-}
+use crate::support::{CONFIG, config, corpora, losses};
 
 #[test]
 fn from_documents_to_a_served_text() {
@@ -146,9 +78,12 @@ fn from_documents_to_a_served_text() {
     let text = generate(&checkpoint, Some(Rating::G));
     assert_eq!(text, generate(&checkpoint, Some(Rating::G)));
 
-    let names: Vec<String> = sources.sources.iter().map(|s| s.source.clone()).collect();
-    let bits = measure_bits(&config, &checkpoint, &train, &heldout, &names, &mut report).unwrap();
+    let bits = measure_bits(&checkpoint, &train, &heldout, &sources, &mut report).unwrap();
     assert!(bits.model < bits.untrained && bits.five_gram < bits.untrained, "{bits:?}");
+    assert_eq!(bits.by_language.keys().collect::<Vec<_>>(), ["en"]);
+    assert!((bits.by_language["en"].model - bits.model).abs() < 1e-12);
+    let memorised = measure_memorisation(&checkpoint, &train, &heldout, 5, 1, &mut report).unwrap();
+    assert_eq!((memorised.passages, memorised.verbatim), (5, 0.0), "six updates are too few: {memorised:?}");
     let control = measure_control(&checkpoint, 2, 4, 2.0, 1, &mut report).unwrap();
     assert_eq!(control.above_ceiling[&Rating::X].unconditioned, 0.0);
 }
@@ -277,7 +212,7 @@ fn a_run_begins_with_a_checkpoint_and_goes_on_bit_for_bit() {
     assert!(tokenizer(&data) == tokenizer(&base), "the tokenizer is taken as it stands");
 
     // The weights are those of the folder, widened.
-    let (parameters, _) = Parameters::initialise(&config.decoder(), config.seed).unwrap();
+    let (parameters, _) = Parameters::initialise(&config.decoder(), Initialisation::Fixed, config.seed).unwrap();
     Start::read(&base, &config.decoder(), &data).unwrap().load(&parameters).unwrap();
     let weights = candle_core::safetensors::load(base.join("model.safetensors"), &Device::Cpu).unwrap();
     for (name, var) in parameters.iter() {
@@ -357,4 +292,153 @@ fn a_checkpoint_that_does_not_fit_a_run_is_named() {
     fs::write(base.join("model.safetensors"), &weights).unwrap();
     fs::remove_file(base.join("provenance.json")).unwrap();
     fails(&config, &data, &base, &["provenance.json", "safelmm-train export"]);
+}
+
+/// The lines of a finished run, without what depends on the clock and the machine.
+fn course(run: &Path) -> Vec<Value> {
+    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    log.lines()
+        .map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            json!([line["step"], line["loss"], line["gradient_norm"], line["learning_rate"], line["tokens"]])
+        })
+        .collect()
+}
+
+/// The program itself, killed without warning again and again, at moments that depend on nothing but the clock.
+#[test]
+fn a_run_killed_at_any_moment_goes_on_with_the_same_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, whole, cut) = (folder.path().join("data"), folder.path().join("whole"), folder.path().join("cut"));
+    let file = folder.path().join("train.toml");
+    fs::write(&file, CONFIG).unwrap();
+    let (mut config, mut report) = (config(), Report::new());
+    config.train.steps = 24;
+    config.train.warmup_steps = 3;
+    corpora(folder.path());
+    prepare(&config, folder.path(), None, &data, &mut report).unwrap();
+    pretrain(&config, &data, &whole, None, &AtomicBool::new(false), &mut report).unwrap();
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_safelmm-train"))
+            .args(["pretrain", "--set", "train.steps=24", "--set", "train.warmup_steps=3", "--config"])
+            .arg(&file)
+            .arg("--data")
+            .arg(&data)
+            .arg("--out")
+            .arg(&cut)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let (mut kills, mut seen) = (0, 0);
+    loop {
+        let mut process = start();
+        let began = Instant::now();
+        // Not before there is something new to lose, and then after a time that is different each time.
+        let ended = loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                break Some(status);
+            }
+            let lines = fs::read_to_string(cut.join("log.jsonl")).map_or(0, |log| log.lines().count());
+            if lines > seen + 2 {
+                std::thread::sleep(Duration::from_millis(kills * 7 % 40));
+                process.kill().unwrap();
+                process.wait().unwrap();
+                seen = lines;
+                break None;
+            }
+            assert!(began.elapsed() < Duration::from_secs(300), "the run does not get on");
+            std::thread::sleep(Duration::from_millis(2));
+        };
+        match ended {
+            Some(status) => {
+                assert!(status.success(), "{status}");
+                break;
+            }
+            None => kills += 1,
+        }
+    }
+    assert!(kills > 1, "the run was over before it could be killed");
+    assert_eq!(course(&cut), course(&whole), "after {kills} kills");
+}
+
+#[test]
+fn settings_stand_over_a_preset_and_a_file_and_mistakes_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("train.toml");
+    // A preset has everything but the text and the number of updates.
+    let text = CONFIG.split("[tokenizer]").next().unwrap().split("[model]").next().unwrap();
+    let rest = "[tokenizer]\nbytes_per_language = 1\nenglish_bytes = 1\n[data]\nheldout = 0.1\nuntagged = 0.1\nsource = []\n\
+                stories = {per_rating = 1, dialogues_per_rating = 1}\n[train]\nsteps = 5000\n";
+    fs::write(&file, format!("{text}{rest}")).unwrap();
+    let run = |more: &[&str]| {
+        let command = [&["config", "--config", file.to_str().unwrap()], more].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_safelmm-train")).args(command).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.success(), text(output.stdout), text(output.stderr))
+    };
+    let (done, printed, _) = run(&["--preset", "7b", "--set", "train.z_loss=1e-3", "--set", "model.layers=2"]);
+    let config: RunConfig = toml::from_str(&printed).unwrap();
+    assert!(done && config.model.hidden_size == 4096 && config.model.layers == 2, "{printed}");
+    assert_eq!((config.train.z_loss, config.train.learning_rate, config.train.steps), (1e-3, 3e-4, 5000));
+    for (more, words) in [
+        (&["--preset", "8b"][..], "160m"),
+        (&["--preset", "7b", "--set", "train.z_loss"], "KEY=VALUE"),
+        (&["--preset", "7b", "--set", "train.beta3=1"], "beta3"),
+        (&["--preset", "7b", "--set", "train.beta2=1.5"], "train.beta2 is 1.5"),
+        (&[], "missing field"),
+    ] {
+        let (done, _, error) = run(more);
+        assert!(!done && error.contains(words), "{more:?}: {error}");
+    }
+    // What does not fit the machine is told before it is tried.
+    let huge: RunConfig = toml::from_str(&run(&["--preset", "34b"]).1).unwrap();
+    let message = pretrain(&huge, &file, folder.path(), None, &AtomicBool::new(false), &mut Report::new())
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("GB of memory"), "{message}");
+}
+
+/// The most memory that a run in a process of its own held, in bytes.
+fn peak_memory(folder: &Path, name: &str, settings: &[&str]) -> (u64, Vec<f64>) {
+    let out = folder.join(name);
+    let status = Command::new(env!("CARGO_BIN_EXE_safelmm-train"))
+        .args(["pretrain", "--config"])
+        .arg(folder.join("train.toml"))
+        .args(settings.iter().flat_map(|setting| ["--set", setting]))
+        .arg("--data")
+        .arg(folder.join("data"))
+        .arg("--out")
+        .arg(&out)
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    let log = fs::read_to_string(out.join("log.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    (last["peak_memory_bytes"].as_u64().unwrap(), losses(&out))
+}
+
+#[test]
+fn activation_checkpointing_takes_less_memory_and_sees_the_same_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config();
+    fs::write(folder.path().join("train.toml"), CONFIG).unwrap();
+    corpora(folder.path());
+    config.model.layers = 12;
+    prepare(&config, folder.path(), None, &folder.path().join("data"), &mut Report::new()).unwrap();
+    let settings = [
+        "model.layers=12",
+        "model.hidden_size=96",
+        "model.intermediate_size=320",
+        "train.steps=2",
+        "train.batch_tokens=4096",
+        "train.micro_batch_tokens=4096",
+        "train.statistics_steps=0",
+    ];
+    let (plain, reference) = peak_memory(folder.path(), "plain", &settings);
+    let with = [&settings[..], &["train.activation_checkpointing=true"]].concat();
+    let (less, losses) = peak_memory(folder.path(), "less", &with);
+    assert_eq!(losses, reference);
+    assert!(less * 10 < plain * 7, "{less} bytes with, {plain} without");
 }

@@ -1,0 +1,84 @@
+//! The forward pass in stages, for who trains: embedding, one layer after another, last norm. Between two stages a
+//! trainer may look at the hidden states, or keep nothing but them and run a layer again in the backward pass
+//! (Chen et al. 2016).
+
+use candle_core::Tensor;
+
+use super::layer::Context;
+use super::{Decoder, Result, positions};
+use crate::ops::{Rotation, Span, rms_norm};
+
+/// Packed sequences, as every stage needs them.
+pub struct Batch {
+    tokens: Tensor, // [rows]
+    spans: Vec<Span>,
+    rotation: Rotation,
+}
+
+impl Decoder {
+    /// Packs whole sequences.
+    ///
+    /// # Errors
+    /// A sequence without tokens, or a token outside the vocabulary.
+    pub fn batch(&self, sequences: &[&[u32]]) -> Result<Batch> {
+        let lengths: Vec<_> = sequences.iter().map(|tokens| (0, tokens.len(), tokens.len())).collect();
+        self.packed(sequences, &lengths)
+    }
+
+    /// `lengths`: for each sequence its first position, its new tokens and its total length.
+    pub(super) fn packed(&self, sequences: &[&[u32]], lengths: &[(usize, usize, usize)]) -> Result<Batch> {
+        self.check(sequences)?;
+        let mut spans = Vec::with_capacity(sequences.len());
+        let mut rows = 0;
+        for tokens in sequences {
+            let span = rows..rows + tokens.len();
+            spans.push(Span { queries: span.clone(), keys: span });
+            rows += tokens.len();
+        }
+        let rotation = positions::rotation(&self.config.rope, self.config.head_dim, lengths);
+        Ok(Batch { tokens: Tensor::from_vec(sequences.concat(), rows, self.device())?, spans, rotation })
+    }
+
+    pub(super) fn context<'a>(&'a self, batch: &'a Batch) -> Context<'a> {
+        Context { config: &self.config, rotation: &batch.rotation, spans: &batch.spans }
+    }
+
+    /// The embeddings, [rows, hidden]: what enters the first layer.
+    ///
+    /// # Errors
+    /// Those of candle.
+    pub fn embed(&self, batch: &Batch) -> Result<Tensor> {
+        self.embedding.rows(&batch.tokens)
+    }
+
+    /// One layer: [rows, hidden] → [rows, hidden].
+    ///
+    /// # Errors
+    /// A layer that there is not, or hidden states of another shape.
+    pub fn layer(&self, index: usize, x: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let Some(layer) = self.layers.get(index) else {
+            candle_core::bail!("layer {index} of a decoder with {}", self.layers.len());
+        };
+        let (attended, input) = layer.attended(x, index, &self.context(batch), None)?;
+        layer.fed_forward(&attended, &input, &self.config)
+    }
+
+    /// The last norm: [rows, hidden], as [`forward`](Self::forward) returns it.
+    ///
+    /// # Errors
+    /// Hidden states of another width.
+    pub fn last_norm(&self, x: &Tensor) -> Result<Tensor> {
+        rms_norm(x, &self.norm, self.config.rms_norm_eps)
+    }
+
+    /// The largest attention score, before the softmax, in layer `index` of hidden states that enter it.
+    ///
+    /// # Errors
+    /// A layer that there is not, or parameters on another device than the CPU.
+    pub fn largest_attention_logit(&self, index: usize, x: &Tensor, batch: &Batch) -> Result<f32> {
+        match self.layers.get(index) {
+            Some(layer) => layer.largest_attention_logit(x, index, &self.context(batch)),
+            None => candle_core::bail!("layer {index} of a decoder with {}", self.layers.len()),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One forward and backward pass, layer by layer: the gradients of a layer are added to their sums and freed before the
+//! layer below is begun. With activation checkpointing the inputs of the layers alone are kept, and each layer is run
+//! again when its turn comes (Chen et al. 2016); the gradients have the same bits.
+
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+use safelmm_model::Decoder;
+use safelmm_model::ops::{IGNORE, cross_entropy};
+
+use crate::optimizer::accumulate;
+use crate::parameters::Parameters;
+use crate::statistics::Activations;
+
+/// A micro-batch: inputs and targets of each sequence, packed without padding.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Tokens of each sequence.
+    pub inputs: Vec<Vec<u32>>,
+    /// What each of them should be followed by, or [`IGNORE`].
+    pub targets: Vec<Vec<u32>>,
+}
+
+impl Batch {
+    /// Adds a sequence.
+    pub fn push(&mut self, (inputs, targets): (Vec<u32>, Vec<u32>)) {
+        self.inputs.push(inputs);
+        self.targets.push(targets);
+    }
+
+    /// Tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.inputs.iter().map(Vec::len).sum()
+    }
+
+    /// Whether any target counts.
+    pub fn has_targets(&self) -> bool {
+        self.targets.iter().flatten().any(|target| *target != IGNORE)
+    }
+}
+
+/// How a pass is made.
+#[derive(Clone, Copy)]
+pub struct Options {
+    /// Weight of the z-loss.
+    pub z_loss: f64,
+    /// Run each layer again in the backward pass instead of keeping what is inside it.
+    pub checkpointing: bool,
+}
+
+/// What a pass found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// Sum of the negative log-likelihoods of the targets, in nats.
+    pub nll: f64,
+    /// Sum of the z-losses of the targets.
+    pub z_loss: f64,
+    /// Targets that count.
+    pub targets: usize,
+}
+
+/// Adds the gradients of the **sum** of the targets' losses to `gradients`, in the order of names, so that an update's
+/// mean is over its tokens however they are cut into passes. `look` takes what the layers' states are like.
+///
+/// # Errors
+/// Those of the decoder.
+pub fn backward(
+    decoder: &Decoder,
+    parameters: &Parameters,
+    batch: &Batch,
+    options: Options,
+    gradients: &mut [Vec<f32>],
+    mut look: Option<&mut Vec<Activations>>,
+) -> Result<Loss> {
+    let sequences: Vec<&[u32]> = batch.inputs.iter().map(Vec::as_slice).collect();
+    let packed = decoder.batch(&sequences)?;
+    let embedded = decoder.embed(&packed)?; // [rows, hidden]
+    let mut x = embedded.detach();
+    let layers = decoder.config().n_layers;
+    let (mut inputs, mut outputs) = (Vec::with_capacity(layers), Vec::with_capacity(layers));
+    for index in 0..layers {
+        let input = Var::from_tensor(&x)?;
+        let output = decoder.layer(index, input.as_tensor(), &packed)?;
+        if let Some(look) = look.as_deref_mut() {
+            let logit = decoder.largest_attention_logit(index, &x, &packed)?;
+            look.push(Activations::of(&output, logit)?);
+        }
+        x = output.detach();
+        inputs.push(input);
+        outputs.push(if options.checkpointing { None } else { Some(output) });
+    }
+
+    let last = Var::from_tensor(&x)?;
+    let targets: Vec<u32> = batch.targets.concat();
+    let loss = cross_entropy(&decoder.last_norm(last.as_tensor())?, decoder.head()?, &targets, options.z_loss)?;
+    let n = loss.targets as f64;
+    let mut grads = (&loss.loss * n)?.backward()?;
+    let found = Loss { nll: loss.nll * n, z_loss: loss.z_loss * n, targets: loss.targets };
+    drop(loss);
+    let mut dx = take(&mut grads, &last)?;
+    add(parameters, &grads, gradients)?;
+    drop((grads, last, x));
+    while let (Some(input), Some(output)) = (inputs.pop(), outputs.pop()) {
+        let output = match output {
+            Some(output) => output,
+            None => decoder.layer(inputs.len(), input.as_tensor(), &packed)?,
+        };
+        let mut grads = (output * dx)?.sum_all()?.backward()?;
+        dx = take(&mut grads, &input)?;
+        add(parameters, &grads, gradients)?;
+    }
+    if embedded.track_op() {
+        add(parameters, &(embedded * dx)?.sum_all()?.backward()?, gradients)?;
+    }
+    Ok(found)
+}
+
+fn take(grads: &mut GradStore, input: &Var) -> Result<Tensor> {
+    match grads.remove(input) {
+        Some(gradient) => Ok(gradient),
+        None => candle_core::bail!("no gradient reaches the input of a layer"),
+    }
+}
+
+fn add(parameters: &Parameters, grads: &GradStore, sums: &mut [Vec<f32>]) -> Result<()> {
+    for ((_, var), sum) in parameters.iter().zip(sums) {
+        if let Some(gradient) = grads.get(var) {
+            accumulate(sum, gradient)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use safelmm_model::Config;
+
+    use super::*;
+    use crate::config::Initialisation;
+
+    fn model(layers: usize, tied: bool) -> (Parameters, Decoder) {
+        let json = serde_json::json!({
+            "architectures": ["Qwen3ForCausalLM"], "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24,
+            "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4,
+            "rms_norm_eps": 1e-6, "max_position_embeddings": 64, "tie_word_embeddings": tied,
+        });
+        let config = Config::from_json(&serde_json::to_vec(&json).unwrap()).unwrap();
+        Parameters::initialise(&config, Initialisation::Fixed, 1).unwrap()
+    }
+
+    fn batch() -> Batch {
+        let mut batch = Batch::default();
+        batch.push((vec![3, 5, 8, 13, 21, 34, 1], vec![5, 8, 13, IGNORE, 34, 1, 2]));
+        batch.push((vec![7, 7, 9], vec![7, 9, 30]));
+        batch
+    }
+
+    fn gradients(tied: bool, checkpointing: bool) -> (Loss, Vec<Vec<f32>>, Vec<Activations>) {
+        let (parameters, decoder) = model(3, tied);
+        let mut sums: Vec<Vec<f32>> = parameters.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
+        let mut seen = Vec::new();
+        let options = Options { z_loss: 1e-2, checkpointing };
+        let loss = backward(&decoder, &parameters, &batch(), options, &mut sums, Some(&mut seen)).unwrap();
+        (loss, sums, seen)
+    }
+
+    #[test]
+    fn layer_by_layer_the_gradients_are_those_of_the_whole() {
+        for tied in [true, false] {
+            let (loss, sums, seen) = gradients(tied, false);
+            assert_eq!(gradients(tied, true), (loss, sums.clone(), seen.clone()), "the same bits with checkpointing");
+            assert_eq!((loss.targets, seen.len()), (9, 3));
+            let (parameters, decoder) = model(3, tied);
+            let batch = batch();
+            let sequences: Vec<&[u32]> = batch.inputs.iter().map(Vec::as_slice).collect();
+            let hidden = decoder.forward(&sequences).unwrap();
+            let whole = cross_entropy(&hidden, decoder.head().unwrap(), &batch.targets.concat(), 1e-2).unwrap();
+            assert!((whole.nll * 9.0 - loss.nll).abs() < 1e-9);
+            let grads = whole.loss.backward().unwrap();
+            for ((name, var), sum) in parameters.iter().zip(&sums) {
+                let want: Vec<f32> = grads.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+                let largest = want.iter().fold(0.0_f32, |m, g| m.max(g.abs()));
+                for (got, want) in sum.iter().zip(&want) {
+                    assert!((got / 9.0 - want).abs() <= 1e-5 * largest, "{name}: {got} / 9 against {want}");
+                }
+            }
+        }
+    }
+}

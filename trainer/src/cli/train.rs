@@ -1,0 +1,183 @@
+//! `safelmm-train pretrain`, `finetune`, `export` and `report`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Result, bail};
+use candle_core::Device;
+use safelmm_trainer::config::Overlay;
+use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
+use safelmm_trainer::machine::measure_peak;
+use safelmm_trainer::pretrain::pretrain;
+use safelmm_trainer::report::Report;
+use safelmm_trainer::training::Outcome;
+use safelmm_trainer::{export, watch};
+
+/// The exit code of a run that Ctrl-C ended, so that a script does not take it for a finished one.
+const INTERRUPTED: i32 = 130;
+
+/// A pretraining.
+#[derive(clap::Args)]
+pub struct PretrainArgs {
+    #[command(flatten)]
+    config: Overlay,
+    /// Prepared data
+    #[arg(long)]
+    data: PathBuf,
+    /// The run's folder: checkpoints, logs, report
+    #[arg(long)]
+    out: PathBuf,
+    /// A checkpoint folder to begin with, of the same shape and tokenizer; the data comes from `data --tokenizer`
+    #[arg(long)]
+    init: Option<PathBuf>,
+}
+
+/// A fine-tuning.
+#[derive(clap::Args)]
+pub struct FinetuneArgs {
+    /// The configuration of the fine-tuning
+    #[arg(long)]
+    config: PathBuf,
+    /// The checkpoint folder to begin with
+    #[arg(long)]
+    checkpoint: PathBuf,
+    /// Conversations: a file of JSON lines, or a folder of such files; may be given many times
+    #[arg(long, required = true)]
+    instructions: Vec<PathBuf>,
+    /// The run's folder: checkpoints, logs, report
+    #[arg(long)]
+    out: PathBuf,
+    /// A setting over the configuration, such as lora.rank=16; may be given many times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+}
+
+/// An export.
+#[derive(clap::Args)]
+pub struct ExportArgs {
+    /// Prepared data, of a pretraining
+    #[arg(long, conflicts_with = "checkpoint", required_unless_present = "checkpoint")]
+    data: Option<PathBuf>,
+    /// The checkpoint folder that a fine-tuning began with
+    #[arg(long)]
+    checkpoint: Option<PathBuf>,
+    /// The run's folder
+    #[arg(long)]
+    run: PathBuf,
+    /// The folder to write
+    #[arg(long)]
+    out: PathBuf,
+    /// Put adapters into the weights: a checkpoint folder instead of an adapter folder
+    #[arg(long, requires = "checkpoint")]
+    merge: bool,
+}
+
+/// A report.
+#[derive(clap::Args)]
+pub struct ReportArgs {
+    /// The run's folder; `report.html` is written into it
+    run: PathBuf,
+    /// Also write the run as an offline run of W&B into this folder
+    #[arg(long)]
+    wandb: Option<PathBuf>,
+    /// The project of the offline run
+    #[arg(long, default_value = "safelmm")]
+    project: String,
+}
+
+/// Pretrains, to the end or to Ctrl-C.
+///
+/// # Errors
+/// Says what is wrong and what to do.
+pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
+    let config = args.config.read()?;
+    let stop = stop_on_ctrl_c()?;
+    measure(report)?;
+    end(pretrain(&config, &args.data, &args.out, args.init.as_deref(), &stop, report)?, report);
+    Ok(())
+}
+
+/// Fine-tunes, to the end or to Ctrl-C.
+///
+/// # Errors
+/// Says what is wrong and what to do.
+pub fn run_finetune(args: &FinetuneArgs, report: &mut Report) -> Result<()> {
+    let config = FinetuneConfig::read(&args.config, &args.settings)?;
+    let stop = stop_on_ctrl_c()?;
+    measure(report)?;
+    end(finetune(&config, &args.checkpoint, &args.instructions, &args.out, &stop, report)?, report);
+    Ok(())
+}
+
+/// Exports the newest checkpoint of a run.
+///
+/// # Errors
+/// Says what is wrong and what to do.
+pub fn run_export(args: &ExportArgs, report: &Report) -> Result<()> {
+    let (run, out) = (&args.run, &args.out);
+    match (&args.data, &args.checkpoint) {
+        (Some(data), _) => {
+            export::export(data, run, out)?;
+            report.line(&format!("wrote {}", out.display()));
+        }
+        (None, Some(base)) => match finetune::export(base, run, out, args.merge)? {
+            Exported::Checkpoint => report.line(&format!("wrote {}", out.display())),
+            Exported::Adapter => report.line(&format!(
+                "wrote the adapter {0}: `safelmm serve --model {1} --adapter {0}` serves it",
+                out.display(),
+                base.display()
+            )),
+        },
+        (None, None) => bail!("expected --data of a pretraining, or --checkpoint of a fine-tuning"),
+    }
+    Ok(())
+}
+
+/// Writes the report of a run, and its offline run.
+///
+/// # Errors
+/// A folder that is no run's.
+pub fn run_report(args: &ReportArgs, report: &Report) -> Result<()> {
+    let run = &args.run;
+    if !run.join(watch::LOG).exists() {
+        bail!("{}: there is no {}: expected the folder of a run", run.display(), watch::LOG);
+    }
+    let (name, config) = watch::name_and_config(run)?;
+    report.line(&format!("wrote {}", watch::write_report(run, &name, config.as_ref())?.display()));
+    if let Some(folder) = &args.wandb {
+        let run = watch::write_wandb(run, folder, &args.project, &name, config.as_ref())?;
+        report.line(&format!("wrote {0}: `wandb sync {0}` uploads it", run.display()));
+    }
+    Ok(())
+}
+
+fn measure(report: &mut Report) -> Result<()> {
+    let peak = Device::Cpu.with_context(measure_peak)?;
+    report.line(&format!("matrix products of this machine come to {:.0} GFLOP/s", peak / 1e9));
+    report.peak = Some(peak);
+    Ok(())
+}
+
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED); // asked twice: at once, without a checkpoint
+        }
+        eprintln!("stopping after this step; once more to stop at once");
+    })
+    .context("cannot listen for Ctrl-C")?;
+    Ok(stop)
+}
+
+fn end(outcome: Outcome, report: &Report) {
+    match outcome {
+        Outcome::Finished => report.line("finished"),
+        Outcome::Interrupted { step } => {
+            report.line(&format!("stopped at step {step}; the same command goes on from there"));
+            std::process::exit(INTERRUPTED);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What this machine has, uses and can do.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Result, Tensor};
+use cpu_time::ProcessTime;
+use safelmm_model::Config;
+
+use crate::config::{RunConfig, TrainSection};
+use crate::parameters::{Parameters, shapes};
+
+/// What the process has used up to now.
+pub struct Usage {
+    /// CPU seconds of all its threads.
+    pub cpu_seconds: f64,
+}
+
+impl Usage {
+    /// As the system says; 0 where it says nothing.
+    pub fn now() -> Usage {
+        Usage { cpu_seconds: ProcessTime::try_now().map_or(0.0, |time| time.as_duration().as_secs_f64()) }
+    }
+}
+
+/// A figure of a file of `/proc`, given in kB, in bytes.
+fn kilobytes(file: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kb| kb * 1024)
+}
+
+/// Bytes of memory that the process holds; 0 where the system does not say.
+pub fn memory() -> u64 {
+    kilobytes("/proc/self/status", "VmRSS").unwrap_or(0)
+}
+
+/// The most bytes of memory that the process has held.
+pub fn peak_memory() -> u64 {
+    kilobytes("/proc/self/status", "VmHWM").unwrap_or(0)
+}
+
+/// Bytes of memory that a process could take, where the system says.
+pub fn available_memory() -> Option<u64> {
+    kilobytes("/proc/meminfo", "MemAvailable")
+}
+
+/// Floating-point operations a second that matrix products of this machine come to, with the threads of the calling pool:
+/// the best of several products of 1024 × 1024 f32 matrices within about half a second. What a run's use of the machine
+/// (MFU, Chowdhery et al. 2022, appendix B) is measured against.
+///
+/// # Errors
+/// Those of candle.
+pub fn measure_peak() -> Result<f64> {
+    const SIDE: usize = 1024;
+    let matrix = |factor: usize| {
+        let values: Vec<f32> = (0..SIDE * SIDE).map(|i| (i * factor % 17) as f32 - 8.0).collect();
+        Tensor::from_vec(values, (SIDE, SIDE), &Device::Cpu)
+    };
+    let (a, b) = (matrix(3)?, matrix(5)?);
+    let began = Instant::now();
+    let mut best = f64::INFINITY;
+    while best.is_infinite() || began.elapsed() < Duration::from_millis(500) {
+        let started = Instant::now();
+        black_box(a.matmul(&b)?);
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * (SIDE as f64).powi(3) / best)
+}
+
+/// Floating-point operations of the model for one token of training, by Chowdhery et al. 2022, appendix B, where a token
+/// attends to `attended` others in the mean: 6 for each weight of a matrix product, 4 where the weight is frozen, and those
+/// of attention. Recomputation counts for nothing.
+pub fn training_operations(config: &Config, parameters: &Parameters, attended: f64) -> f64 {
+    let weights = shapes(config).unwrap_or_else(|_| BTreeMap::new());
+    let products: f64 = weights
+        .iter()
+        .filter(|(name, shape)| shape.len() == 2 && (config.tie_word_embeddings || !name.contains("embed_tokens")))
+        .map(|(name, shape)| {
+            let each = if parameters.get(name).is_some() { 6.0 } else { 4.0 };
+            each * shape.iter().product::<usize>() as f64
+        })
+        .sum();
+    products + 12.0 * (config.n_layers * config.n_heads * config.head_dim) as f64 * attended
+}
+
+/// Bytes that a training run needs, roughly: weights, gradients and both moments in f32, a copy of weights and moments
+/// while a checkpoint is written, and the activations of a micro-batch. `trained`: numbers that are trained.
+pub fn training_memory(config: &Config, train: &TrainSection, trained: usize) -> u64 {
+    let all: usize =
+        shapes(config).map_or(0, |shapes| shapes.values().map(|shape| shape.iter().product::<usize>()).sum());
+    let width = config.head_dim * (config.n_heads + 2 * config.n_kv_heads);
+    let layer = 8 * config.hidden_size + 4 * width + 4 * config.intermediate_size;
+    let layers = if train.activation_checkpointing { 1 } else { config.n_layers };
+    let activations = train.micro_batch_tokens * (layer * layers + config.hidden_size * config.n_layers);
+    let head = 256 * config.vocab_size + config.vocab_size * config.hidden_size;
+    4 * (all + 6 * trained + activations + head) as u64
+}
+
+/// The memory that a configuration needs and that there is, in bytes, where it needs more.
+pub fn short_of_memory(config: &RunConfig) -> Option<(u64, u64)> {
+    let decoder = config.decoder();
+    let trained = shapes(&decoder).map_or(0, |s| s.values().map(|shape| shape.iter().product::<usize>()).sum());
+    let needed = training_memory(&decoder, &config.train, trained);
+    available_memory().filter(|available| needed > *available).map(|available| (needed, available))
+}

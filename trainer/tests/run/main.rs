@@ -1,0 +1,9 @@
+//! Runs in small, from documents to what is served.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
+mod finetune;
+mod pretrain;
+mod stability;
+mod support;
+mod watch;

@@ -1,54 +1,35 @@
 //! Numbers of passports, driving licenses and identity cards: most have no check digits, so the words before them tell.
 
+use crate::context::{Context, List, REACH};
 use crate::kind::{Kind, Match};
-use crate::text::{Text, has_word};
-use crate::words;
+use crate::text::Text;
 
-/// How far before a number its word may stand, in bytes: that of a passport, and the name of an identity number, behind
-/// which such a number is taken even if its check digits are wrong.
-const REACH: usize = 72;
+/// How far before a number the name of an identity number may stand, in bytes. Behind it such a number is taken even if its
+/// check digits are wrong.
 const NEAR: usize = 20;
 
 /// A number that begins with the token at this byte.
-pub fn at(text: &Text, start: usize) -> Option<Match> {
+pub fn at(text: &Text, start: usize, context: &Context) -> Option<Match> {
     if !text.left_clear(start) && text.before(start) != Some('/') {
         return None;
     }
     let (end, digits, letters) = extent(text, start)?;
-    let context = text.context(start, REACH);
-    // What announced a number announces that one alone.
-    let mut digits_before = 0;
-    let number = context.char_indices().rev().find_map(|(at, c)| {
-        digits_before = if c.is_ascii_digit() { digits_before + 1 } else { 0 };
-        (digits_before == 5).then_some(at + 5)
-    });
-    let context = &context[number.unwrap_or(0)..];
-    // The nearest word wins: in "passport or driving licence no. ...", the latter.
     let kinds = [
-        (Kind::Passport, words::PASSPORT, 6..=10, REACH, "a passport number"),
-        (Kind::DrivingLicense, words::DRIVING, 5..=18, REACH, "a driving license number"),
-        (Kind::NationalId, words::IDENTITY_CARD, 7..=14, REACH, "an identity card's number"),
-        (Kind::NationalId, words::NAMED, 8..=15, NEAR, "an identity number"),
+        (Kind::Passport, List::Passport, 6..=10, REACH, "a passport number"),
+        (Kind::DrivingLicense, List::Driving, 5..=18, REACH, "a driving license number"),
+        (Kind::NationalId, List::IdentityCard, 7..=14, REACH, "an identity card's number"),
+        (Kind::NationalId, List::Named, 8..=15, NEAR, "an identity number"),
     ];
+    // The nearest word wins: in "passport or driving licence no. ...", the latter.
     kinds
         .into_iter()
         .filter(|(_, _, lengths, ..)| lengths.contains(&(digits + letters)))
-        .filter_map(|(kind, words, _, reach, what)| {
-            let place = nearest(context, words)?;
-            (context.len() - place <= reach).then_some((place, kind, what))
+        .filter_map(|(kind, list, _, reach, what)| {
+            let distance = context.distance(list, 5).filter(|&distance| distance <= reach)?;
+            Some((distance, kind, what))
         })
-        .max_by_key(|(place, ..)| *place)
+        .min_by_key(|(distance, ..)| *distance)
         .map(|(_, kind, what)| Match { kind, start, end, what, score: 0.8 })
-}
-
-/// Where the last of the words ends in the text.
-fn nearest(context: &str, words: &[&str]) -> Option<usize> {
-    let found = words.iter().filter(|word| has_word(context, &[word]));
-    let end = |word: &&&str| {
-        let word = word.trim_end_matches('|');
-        context.rfind(word).map(|at| at + word.len())
-    };
-    found.filter_map(|word| end(&word)).max()
 }
 
 /// The end of a number of capital letters and digits, with hyphens, or where its groups are short spaces, before further

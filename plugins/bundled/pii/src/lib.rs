@@ -7,6 +7,7 @@
 //! that alone is held.
 
 mod card;
+mod context;
 mod document;
 mod email;
 mod fold;
@@ -64,6 +65,7 @@ impl Policy for Pii {
         if !errors.is_empty() {
             return Err(errors);
         }
+        context::prepare();
         Ok(Pii {
             kinds: Kinds::of(&settings.kinds),
             prompts: settings.prompts.unwrap_or(settings.mode),

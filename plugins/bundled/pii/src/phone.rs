@@ -1,9 +1,9 @@
 //! Telephone numbers: international ones by their country code (ITU-T E.164), national ones by how they are written or by
 //! the words before them.
 
+use crate::context::{Context, List};
 use crate::kind::{Kind, Match};
-use crate::text::{Text, has_word};
-use crate::words;
+use crate::text::Text;
 
 /// Country codes of one and two digits; all others have three. ITU-T E.164, list of assigned codes.
 #[rustfmt::skip]
@@ -95,7 +95,7 @@ fn is_international(digits: &[u8]) -> bool {
 }
 
 /// A number that begins at this byte: `+`, `(` or a digit.
-pub fn at(text: &Text, start: usize) -> Option<Match> {
+pub fn at(text: &Text, start: usize, context: &Context) -> Option<Match> {
     let found = |end, score| Match { kind: Kind::Phone, start, end, what: "a telephone number", score };
     let left = text.left_clear(start);
     match text.byte(start) {
@@ -122,25 +122,21 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
             let end = longest(text, start, true, |digits| digits.len() > 10 && is_international(&digits[2..]));
             if let Some(end) = end {
                 let is_grouped = text.s[start..end].contains([' ', '/', '-']);
-                if is_grouped || is_announced(text, start) {
+                if is_grouped || is_announced(context) {
                     return Some(found(end, 0.9));
                 }
             }
         }
         _ => {}
     }
-    if !left
-        || text.before(start) == Some('#')
-        || follows_number(text, start)
-        || text.context(start, 24).contains("isbn")
-    {
+    if !left || text.before(start) == Some('#') || follows_number(text, start) || is_isbn(text, start) {
         return None;
     }
     if let Some(end) = written_as_one(text, start) {
         return Some(found(end, 0.85));
     }
     let end = announced(text, start)?;
-    (!is_date(text, start) && is_announced(text, start)).then(|| found(end, 0.85))
+    (!is_date(text, start) && is_announced(context)).then(|| found(end, 0.85))
 }
 
 /// The end of what may be a number where words before say that one follows.
@@ -173,6 +169,11 @@ fn is_amount(text: &Text, end: usize) -> bool {
     UNITS.iter().any(|of| unit.strip_prefix(of).is_some_and(|rest| !rest.starts_with(char::is_alphabetic)))
 }
 
+/// Whether `ISBN` stands before.
+fn is_isbn(text: &Text, start: usize) -> bool {
+    text.b[start.saturating_sub(24)..start].windows(4).any(|window| window.eq_ignore_ascii_case(b"isbn"))
+}
+
 /// Whether these digits are a further group of what began before.
 fn follows_number(text: &Text, start: usize) -> bool {
     let before = &text.b[..start];
@@ -180,12 +181,15 @@ fn follows_number(text: &Text, start: usize) -> bool {
 }
 
 /// Whether words before say that a telephone number follows.
-fn is_announced(text: &Text, start: usize) -> bool {
-    let context = text.context(start, 56);
+fn is_announced(context: &Context) -> bool {
     // `tel 123456`, but not `Tel Aviv has 123456`.
-    let mut words = context.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.next_back() == Some("tel") || has_word(&context, words::PHONE)
+    let mut words = context.window().split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.next_back() == Some("tel")
+        || context.distance(List::Phone, usize::MAX).is_some_and(|distance| distance <= NEAR)
 }
+
+/// How far before a number its word may stand, in bytes.
+const NEAR: usize = 48;
 
 /// The end of the most groups from here on whose digits are accepted.
 fn longest(text: &Text, start: usize, is_free: bool, accepts: impl Fn(&[u8]) -> bool) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::context::Context;
 use crate::kind::{Kind, Match};
 use crate::text::Text;
 use crate::{card, document, email, iban, ip, national, phone, secret, words};
@@ -34,7 +35,7 @@ pub fn scan(text: &Text, from: usize, kinds: Kinds) -> Vec<Match> {
             b'@' if kinds.has(Kind::Email) => found.extend(email::around(text, at).filter(|m| m.start >= from)),
             b'0'..=b'9' if begins => number(text, at, kinds, &mut found),
             b'A'..=b'Z' | b'a'..=b'z' if begins => word(text, at, kinds, &mut found),
-            b'+' | b'(' if kinds.has(Kind::Phone) => found.extend(phone::at(text, at)),
+            b'+' | b'(' if kinds.has(Kind::Phone) => found.extend(phone::at(text, at, &Context::new(text, at))),
             b':' => {
                 if kinds.has(Kind::Ip) && text.byte(at + 1) == b':' && begins {
                     found.extend(ip::v6(text, at));
@@ -88,13 +89,14 @@ fn number(text: &Text, at: usize, kinds: Kinds, found: &mut Vec<Match>) {
     if kinds.has(Kind::Card) {
         found.extend(card::at(text, at));
     }
+    let context = Context::new(text, at);
     if kinds.has(Kind::NationalId) {
-        found.extend(national::at(text, at));
+        found.extend(national::at(text, at, &context));
     }
     if kinds.has(Kind::Phone) {
-        found.extend(phone::at(text, at));
+        found.extend(phone::at(text, at, &context));
     }
-    documents(text, at, kinds, found);
+    documents(text, at, &context, kinds, found);
     if kinds.has(Kind::Secret) && end - at >= 8 {
         found.extend(secret::random(text, at));
     }
@@ -130,16 +132,17 @@ fn word(text: &Text, at: usize, kinds: Kinds, found: &mut Vec<Match>) {
     // `AB 123456` and `X1234567`: a number within a few bytes.
     let has_number = text.b[at..].iter().take(7).any(u8::is_ascii_digit);
     if is_upper && has_number {
+        let context = Context::new(text, at);
         if kinds.has(Kind::NationalId) {
-            found.extend(national::at(text, at));
+            found.extend(national::at(text, at, &context));
         }
-        documents(text, at, kinds, found);
+        documents(text, at, &context, kinds, found);
     }
 }
 
-fn documents(text: &Text, at: usize, kinds: Kinds, found: &mut Vec<Match>) {
+fn documents(text: &Text, at: usize, context: &Context, kinds: Kinds, found: &mut Vec<Match>) {
     if [Kind::Passport, Kind::DrivingLicense, Kind::NationalId].iter().any(|&kind| kinds.has(kind)) {
-        found.extend(document::at(text, at).filter(|m| kinds.has(m.kind)));
+        found.extend(document::at(text, at, context).filter(|m| kinds.has(m.kind)));
     }
 }
 

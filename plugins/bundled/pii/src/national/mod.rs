@@ -7,9 +7,9 @@ pub mod checks;
 mod eu;
 mod world;
 
+use crate::context::{Context, List};
 use crate::kind::{Kind, Match};
-use crate::text::{Text, has_word};
-use crate::words;
+use crate::text::Text;
 
 /// A kind of number.
 pub struct Number {
@@ -24,17 +24,18 @@ pub struct Number {
     pub words: &'static [&'static str],
 }
 
-/// How far before a number its word may stand, in bytes.
-const REACH: usize = 72;
+/// All of them.
+pub fn numbers() -> impl Iterator<Item = &'static Number> {
+    eu::NUMBERS.iter().chain(world::NUMBERS)
+}
 
 /// A number that begins at this byte.
-pub fn at(text: &Text, start: usize) -> Option<Match> {
+pub fn at(text: &Text, start: usize, context: &Context) -> Option<Match> {
     if !text.left_clear(start) {
         return None;
     }
-    let mut context: Option<String> = None;
     let mut best: Option<Match> = None;
-    for number in eu::NUMBERS.iter().chain(world::NUMBERS) {
+    for (place, number) in numbers().enumerate() {
         let mut found = [0; 24];
         let Some((end, length)) = follow(text, start, number.pattern, &mut found) else { continue };
         if best.as_ref().is_some_and(|best| best.end >= end) || !text.right_clear(end) {
@@ -46,24 +47,15 @@ pub fn at(text: &Text, start: usize) -> Option<Match> {
         if is_one_digit || !(number.check)(found) {
             continue;
         }
-        let announced = number.words.is_empty() || {
-            let context = context.get_or_insert_with(|| undisturbed(text.context(start, REACH)));
-            has_word(context, number.words) || has_word(context, words::IDENTITY)
-        };
+        let is_announced_by = |list| context.distance(list, 1).is_some();
+        let announced =
+            number.words.is_empty() || is_announced_by(List::National(place)) || is_announced_by(List::Identity);
         if announced {
             let score = if number.words.is_empty() { 0.95 } else { 0.9 };
             best = Some(Match { kind: Kind::NationalId, start, end, what: number.what, score });
         }
     }
     best
-}
-
-/// The context behind the last number in it: what announced that one does not announce the next.
-fn undisturbed(context: String) -> String {
-    match context.rfind(|c: char| c.is_ascii_digit()) {
-        Some(digit) => context[digit + 1..].to_owned(),
-        None => context,
-    }
 }
 
 /// The end of what the pattern describes, with its letters and digits.

@@ -1,5 +1,9 @@
 use super::*;
 
+fn at(text: &Text, start: usize) -> Option<Match> {
+    super::at(text, start, &Context::new(text, start))
+}
+
 /// Numbers that offices, laws and handbooks print as examples, each with the words that it needs before it.
 #[rustfmt::skip]
 const EXAMPLES: &[(&str, &str)] = &[

@@ -2,6 +2,7 @@
 
 pub mod domains;
 pub mod http;
+pub mod policies;
 pub mod process;
 pub mod random_checkpoint;
 pub mod scoring;

@@ -12,7 +12,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("plugins", &[]),
     ("sdk/client", &[]),
     ("sdk/plugin", &[]),
-    ("trainer", &["safelmm-model", "safelmm-datastore"]),
+    ("trainer", &["safelmm-model", "safelmm-datastore", "safelmm-learned"]),
     ("server", &["safelmm-model", "safelmm-datastore", "safelmm-plugins"]),
 ];
 

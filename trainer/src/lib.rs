@@ -23,3 +23,5 @@ pub mod pretrain;
 pub mod export;
 
 pub mod plan;
+
+pub mod policy_models;

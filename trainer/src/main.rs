@@ -13,6 +13,7 @@ use safelmm_trainer::dataset::Dataset;
 use safelmm_trainer::evaluate::{Evaluation, measure_bits, measure_control};
 use safelmm_trainer::export::export;
 use safelmm_trainer::plan::{self, Footprint, Layout, Plan, Shape};
+use safelmm_trainer::policy_models::{self, command::PolicyModels};
 use safelmm_trainer::presets::{Preset, preset};
 use safelmm_trainer::pretrain::{Outcome, pretrain};
 use safelmm_trainer::rating::rate;
@@ -90,6 +91,9 @@ enum Command {
     Plan(PlanArgs),
     /// Judge the text on standard input by the rating rule, and say which words decided.
     Rate,
+    /// Make the weights of the learned policies from rated texts, and say how well they judge what was held out.
+    #[command(subcommand)]
+    PolicyModels(PolicyModels),
     /// Write the newest checkpoint of a run as a folder that the server opens.
     Export {
         /// Prepared data.
@@ -239,6 +243,7 @@ fn main() -> Result<()> {
                 println!("{}\t{:?}\t{}\t{} times", f.severity, f.category, f.term, f.count);
             }
         }
+        Command::PolicyModels(which) => policy_models::command::run(&which, &mut report)?,
         Command::Export { data, run, out } => {
             export(&data, &run, &out)?;
             report.line(&format!("wrote {}", out.display()));

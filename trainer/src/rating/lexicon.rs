@@ -107,6 +107,28 @@ pub fn languages() -> impl Iterator<Item = &'static str> {
     LISTS.iter().map(|(code, _)| *code)
 }
 
+/// A term of the lists that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedTerm {
+    /// The word or words; the beginning of one where the list leaves its ending open.
+    pub text: &'static str,
+    /// ISO 639-1 code of its list.
+    pub language: &'static str,
+    /// What kind of matter it is.
+    pub category: Category,
+    /// PG, R or X.
+    pub severity: Rating,
+}
+
+/// All terms of all lists, innocent turns of phrase left out.
+pub fn terms() -> impl Iterator<Item = ListedTerm> {
+    Lexicon::get().terms.iter().filter_map(|term| {
+        let (category, severity) = term.sense?;
+        let language = LISTS.get(term.language as usize)?.0;
+        Some(ListedTerm { text: &term.text, language, category, severity })
+    })
+}
+
 /// One form of one item, as a finding names it.
 #[derive(Debug)]
 pub(super) struct Term {

@@ -48,6 +48,6 @@ mod lexicon;
 mod rule;
 mod stories;
 
-pub use lexicon::{Category, languages};
+pub use lexicon::{Category, ListedTerm, languages, terms};
 pub use rule::{Finding, Judgement, PASSAGE_WORDS, rate, rating_of};
 pub use stories::{Story, StoryGenerator};

@@ -11,6 +11,7 @@ pub mod sentences;
 
 mod bytes;
 pub mod language_model;
+pub mod contrast;
 pub mod rating_model;
 
 pub use bytes::ModelError;

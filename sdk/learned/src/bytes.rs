@@ -4,7 +4,9 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ModelError {
     /// Another kind of file, or another version of it.
-    #[error("it begins with {found:?}, expected {expected:?}: no {kind} of this version; make one with `safelmm-train policy-models`")]
+    #[error(
+        "it begins with {found:?}, expected {expected:?}: no {kind} of this version; make one with `safelmm-train policy-models`"
+    )]
     Kind {
         /// What was expected.
         kind: &'static str,
@@ -45,9 +47,7 @@ impl<'a> Reader<'a> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match bytes.get(..8) {
             Some(found) if found == magic => Ok(Reader { bytes, at: 8 }),
-            found => {
-                Err(ModelError::Kind { kind, expected: text(magic), found: text(found.unwrap_or(bytes)) })
-            }
+            found => Err(ModelError::Kind { kind, expected: text(magic), found: text(found.unwrap_or(bytes)) }),
         }
     }
 
@@ -58,7 +58,13 @@ impl<'a> Reader<'a> {
     }
 
     /// An integer within bounds.
-    pub fn count(&mut self, what: &'static str, least: u32, most: u32, expected: &'static str) -> Result<u32, ModelError> {
+    pub fn count(
+        &mut self,
+        what: &'static str,
+        least: u32,
+        most: u32,
+        expected: &'static str,
+    ) -> Result<u32, ModelError> {
         let value = u32::from_le_bytes(self.four()?);
         match (least..=most).contains(&value) {
             true => Ok(value),
@@ -67,7 +73,13 @@ impl<'a> Reader<'a> {
     }
 
     /// A number from `least` to `most`.
-    pub fn number(&mut self, what: &'static str, least: f32, most: f32, expected: &'static str) -> Result<f32, ModelError> {
+    pub fn number(
+        &mut self,
+        what: &'static str,
+        least: f32,
+        most: f32,
+        expected: &'static str,
+    ) -> Result<f32, ModelError> {
         let value = f32::from_le_bytes(self.four()?);
         match (least..=most).contains(&value) {
             true => Ok(value),

@@ -79,8 +79,15 @@ fn fold(c: char) -> Folded {
     }
     match c {
         // Combining accents, soft hyphen, zero width, Arabic vowel signs and tatweel.
-        '\u{300}'..='\u{36f}' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2060}' | '\u{feff}' | '\u{640}'
-        | '\u{64b}'..='\u{65f}' | '\u{670}' | '\u{93c}' => Folded::Nothing,
+        '\u{300}'..='\u{36f}'
+        | '\u{ad}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2060}'
+        | '\u{feff}'
+        | '\u{640}'
+        | '\u{64b}'..='\u{65f}'
+        | '\u{670}'
+        | '\u{93c}' => Folded::Nothing,
         '\u{c0}'..='\u{24f}' => latin(c, LATIN.get(c as usize - 0xc0)),
         '\u{1e00}'..='\u{1eff}' => latin(c, LATIN_ADDITIONAL.get(c as usize - 0x1e00)),
         '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).map_or(Folded::Border, fold),
@@ -209,7 +216,8 @@ mod tests {
 
     #[test]
     fn spellings_of_a_word_are_one() {
-        for text in ["Mörder", "MO\u{308}RDER", "m0rder", "mor\u{ad}der", "ｍｏｒｄｅｒ", "mooooorder", "mõrdér"] {
+        for text in ["Mörder", "MO\u{308}RDER", "m0rder", "mor\u{ad}der", "ｍｏｒｄｅｒ", "mooooorder", "mõrdér"]
+        {
             assert_eq!(folded(text), ["morder"], "{text}");
         }
         assert_eq!(folded("Άνδρας άνδρας"), ["ανδρασ", "ανδρασ"]);

@@ -10,8 +10,8 @@ pub mod features;
 pub mod sentences;
 
 mod bytes;
-pub mod language_model;
 pub mod contrast;
+pub mod language_model;
 pub mod rating_model;
 
 pub use bytes::ModelError;

@@ -139,9 +139,15 @@ mod tests {
         let long = "word ".repeat(300);
         let joined = "漢字".repeat(400);
         let stops = format!("End{} next. ", ".".repeat(1000));
-        for text in
-            ["One. Two! \"Three?\" Four", "It is 3.5 m, e.g. this. So.", "他来了。她走了！好", "a\nb\n\nc", &long, &joined, &stops]
-        {
+        for text in [
+            "One. Two! \"Three?\" Four",
+            "It is 3.5 m, e.g. this. So.",
+            "他来了。她走了！好",
+            "a\nb\n\nc",
+            &long,
+            &joined,
+            &stops,
+        ] {
             assert_eq!(grown(text), cut(text), "{text}");
             assert!(cut(text).iter().all(|s| s.len() <= LONGEST + 4), "{text}");
         }

@@ -111,7 +111,10 @@ pub fn train(texts: &[Labelled], settings: &NgramSettings, report: &mut Report) 
 }
 
 /// Threshold and slope from the calibrating part.
-fn calibrate(texts: &[Labelled], (harmful, clean): &(LanguageModel, LanguageModel)) -> Result<Calibration, PolicyModelError> {
+fn calibrate(
+    texts: &[Labelled],
+    (harmful, clean): &(LanguageModel, LanguageModel),
+) -> Result<Calibration, PolicyModelError> {
     let rows: Vec<(f64, bool)> = texts
         .par_iter()
         .filter(|t| t.part == Part::Calibrate)
@@ -147,7 +150,10 @@ fn calibrate(texts: &[Labelled], (harmful, clean): &(LanguageModel, LanguageMode
         offset -= step[1].clamp(-1.0, 1.0);
     }
     #[allow(clippy::cast_possible_truncation)]
-    Ok(Calibration { threshold: (threshold * 1000.0).round() as f32 / 1000.0, slope: (slope * 100.0).round() as f32 / 100.0 })
+    Ok(Calibration {
+        threshold: (threshold * 1000.0).round() as f32 / 1000.0,
+        slope: (slope * 100.0).round() as f32 / 100.0,
+    })
 }
 
 #[cfg(test)]

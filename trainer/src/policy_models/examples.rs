@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use rand_chacha::ChaCha8Rng;
 use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use safelmm_learned::hash::{START, mix};
 use safelmm_model::Rating;
 
@@ -42,8 +42,7 @@ pub enum Source {
 
 impl Source {
     /// All of them.
-    pub const ALL: [Source; 5] =
-        [Source::Documents, Source::Sentences, Source::Terms, Source::Stories, Source::Tweets];
+    pub const ALL: [Source; 5] = [Source::Documents, Source::Sentences, Source::Terms, Source::Stories, Source::Tweets];
 
     /// Of a hundred texts, how many calibrate the scores and how many are held out.
     fn shares(self) -> (u64, u64) {
@@ -105,8 +104,9 @@ pub fn part_of(text: &str, source: Source) -> Part {
 
 /// The most sentences of documents in one language; drawn at random where there are more.
 const MOST_SENTENCES: usize = 30_000;
-/// Texts made from the word lists, for each language and rating.
+/// Texts made from the word lists, for each language and rating; for English, whose list is the longest by far, more.
 const TERM_TEXTS: usize = 300;
+const ENGLISH_TERM_TEXTS: usize = 2000;
 /// Stories for each rating.
 const STORIES: usize = 150;
 
@@ -120,8 +120,7 @@ pub fn gather(recipe: &Recipe, report: &mut Report) -> Result<Vec<Example>, Poli
     let mut examples = sources::sentences(&recipe.sentences)?;
     for language in languages::all() {
         let sentences = documents.remove(language).unwrap_or_default();
-        let innocent: Vec<&str> =
-            sentences.iter().filter(|e| e.rating == Rating::G).map(|e| e.text.as_str()).collect();
+        let innocent: Vec<&str> = sentences.iter().filter(|e| e.rating == Rating::G).map(|e| e.text.as_str()).collect();
         if innocent.is_empty() {
             return Err(PolicyModelError::Data(format!(
                 "{}: no permissive document in '{language}': each of the 31 languages needs some innocent text, such as the \
@@ -129,7 +128,8 @@ pub fn gather(recipe: &Recipe, report: &mut Report) -> Result<Vec<Example>, Poli
                 recipe.corpora.display()
             )));
         }
-        examples.extend(sources::terms(language, &innocent, TERM_TEXTS, &mut random));
+        let count = if language == "en" { ENGLISH_TERM_TEXTS } else { TERM_TEXTS };
+        examples.extend(sources::terms(language, &innocent, count, &mut random));
         examples.extend(draw(sentences, MOST_SENTENCES, &mut random));
     }
     examples.extend(sources::stories(recipe.seed, STORIES));

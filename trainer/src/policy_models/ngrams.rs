@@ -94,8 +94,7 @@ fn count(texts: &[Vec<char>], order: usize) -> HashMap<u64, Ngram> {
             before = now;
         }
     }
-    let contexts: Vec<(u64, u32)> =
-        ngrams.values().filter(|n| n.length > 1).map(|n| (n.context, n.count)).collect();
+    let contexts: Vec<(u64, u32)> = ngrams.values().filter(|n| n.length > 1).map(|n| (n.context, n.count)).collect();
     for (context, count) in contexts {
         if let Some(context) = ngrams.get_mut(&context) {
             context.followers += 1;
@@ -122,8 +121,8 @@ fn smooth(ngrams: &mut HashMap<u64, Ngram>, order: usize, (total, types): (f64, 
                 _ => {
                     // A context that stood only at the beginning, where it was not counted, has no followers of its own.
                     let context = ngrams.get(&ngram.context);
-                    let (followed, followers) =
-                        context.map_or((f64::from(ngram.count), 1.0), |c| (f64::from(c.followed), f64::from(c.followers)));
+                    let (followed, followers) = context
+                        .map_or((f64::from(ngram.count), 1.0), |c| (f64::from(c.followed), f64::from(c.followers)));
                     (followed, followers, ngrams.get(&ngram.suffix).map_or(1.0 / CHARACTERS, |s| s.probability))
                 }
             };
@@ -148,9 +147,11 @@ fn prune(ngrams: &mut HashMap<u64, Ngram>, order: usize, most: usize) -> Vec<u64
             }
         }
     }
-    let mut all: Vec<(u8, f64, u64)> =
-        ngrams.iter().filter(|(_, n)| n.length == 1 || ngrams.contains_key(&n.context))
-            .map(|(hash, n)| (n.length, n.importance, *hash)).collect();
+    let mut all: Vec<(u8, f64, u64)> = ngrams
+        .iter()
+        .filter(|(_, n)| n.length == 1 || ngrams.contains_key(&n.context))
+        .map(|(hash, n)| (n.length, n.importance, *hash))
+        .collect();
     // What is needed comes before what needs it: of equal importance, the shorter first.
     all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)).then(a.2.cmp(&b.2)));
     all.truncate(most);
@@ -195,13 +196,8 @@ fn table(
         }
         table[place] = [low, high, quantised, backoff];
     }
-    let head = Head {
-        order: order as u32,
-        slots,
-        step: step as f32,
-        backoff_step: BACKOFF_STEP,
-        unknown: unknown as f32,
-    };
+    let head =
+        Head { order: order as u32, slots, step: step as f32, backoff_step: BACKOFF_STEP, unknown: unknown as f32 };
     LanguageModel::write(&head, &table)
 }
 

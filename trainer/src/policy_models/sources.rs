@@ -76,7 +76,10 @@ pub fn sentences(folder: &Path) -> Result<Vec<Example>, PolicyModelError> {
         }
     }
     match examples.is_empty() {
-        true => Err(PolicyModelError::Data(format!("{}: no rated sentences, expected files such as de.txt", folder.display()))),
+        true => Err(PolicyModelError::Data(format!(
+            "{}: no rated sentences, expected files such as de.txt",
+            folder.display()
+        ))),
         false => Ok(examples),
     }
 }
@@ -200,7 +203,10 @@ pub fn labelled_tweets(file: &Path) -> Result<Vec<(u8, String)>, PolicyModelErro
 pub fn readable(tweet: &str) -> String {
     let plain = tweet.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
     let keep = |word: &&str| {
-        !word.starts_with('@') && !word.contains("://") && *word != "RT" && !(word.starts_with("&#") && word.ends_with(';'))
+        !word.starts_with('@')
+            && !word.contains("://")
+            && *word != "RT"
+            && !(word.starts_with("&#") && word.ends_with(';'))
     };
     plain.split_whitespace().filter(keep).collect::<Vec<_>>().join(" ")
 }

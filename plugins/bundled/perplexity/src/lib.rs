@@ -197,7 +197,9 @@ mod tests {
         let harmful = BASE64.encode(models::HARMFUL);
         let clean = BASE64.encode(models::CLEAN);
         let own = |harmful: &str, clean: &str| {
-            format!(r#"{{"category": "violence", "models": {{"harmful": "{harmful}", "clean": "{clean}", "threshold": 0.3, "slope": 5}}}}"#)
+            format!(
+                r#"{{"category": "violence", "models": {{"harmful": "{harmful}", "clean": "{clean}", "threshold": 0.3, "slope": 5}}}}"#
+            )
         };
         let policy: Perplexity = configure(&own(&harmful, &clean)).unwrap();
         let text = "You fucking bastard, I will stab you to death, you piece of shit.";
@@ -219,13 +221,17 @@ mod tests {
         assert!(error.message.contains("base64"), "{}", error.message);
         let error = wrong(&format!(r#"{{"models": {{"harmful": "R0dVRg==", "clean": "", {model}}}}}"#));
         assert!(error.message.contains("SLMNGRM1"), "{}", error.message);
-        assert_eq!(wrong(r#"{"models": {"harmful": "", "clean": "", "threshold": 0, "slope": -1}}"#).pointer, "/models/slope");
+        assert_eq!(
+            wrong(r#"{"models": {"harmful": "", "clean": "", "threshold": 0, "slope": -1}}"#).pointer,
+            "/models/slope"
+        );
     }
 
     #[test]
     fn any_text_is_judged_without_panic() {
         let policy: Perplexity = configure("").unwrap();
-        for text in ["", "\0", "\u{301}", "💀💀", "ß", "殺", "。。。", "?!?!", "\u{a0}\n\n", "สวัสดี"] {
+        for text in ["", "\0", "\u{301}", "💀💀", "ß", "殺", "。。。", "?!?!", "\u{a0}\n\n", "สวัสดี"]
+        {
             for repeated in [text.to_owned(), text.repeat(999)] {
                 assert!(!matches!(policy.screen_prompt(&Request::new("x"), &repeated), Verdict::Deny(_)), "{text:?}");
             }

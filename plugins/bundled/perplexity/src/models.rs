@@ -73,7 +73,8 @@ impl Models {
     pub fn own(own: &OwnModels) -> Result<Self, Vec<SettingError>> {
         let read = |name: &str, base64: &str| {
             let wrong = |what: String| SettingError::new(format!("/models/{name}"), what);
-            let bytes = BASE64.decode(base64.trim().as_bytes()).map_err(|e| wrong(format!("This is no base64: {e}.")))?;
+            let bytes =
+                BASE64.decode(base64.trim().as_bytes()).map_err(|e| wrong(format!("This is no base64: {e}.")))?;
             LanguageModel::read(bytes).map_err(|e| wrong(format!("This is no model: {e}.")))
         };
         let mut errors = Vec::new();

@@ -99,8 +99,8 @@ impl Policy for Rating {
         .hooks([Hook::ScreenPrompt, Hook::FilterPassages, Hook::InspectStream, Hook::ReviewResponse])
         .categories(Level::ABOVE.map(Level::category))
         .languages([
-            "ar", "bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "ga", "hi", "hr", "hu", "id", "it", "ja", "ko",
-            "lt", "lv", "mt", "nl", "pl", "pt", "ro", "sk", "sl", "sv", "vi", "zh",
+            "ar", "bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "ga", "hi", "hr", "hu", "id", "it", "ja",
+            "ko", "lt", "lv", "mt", "nl", "pl", "pt", "ro", "sk", "sl", "sv", "vi", "zh",
         ])
     }
 

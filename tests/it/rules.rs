@@ -11,13 +11,16 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("datastore", &[]),
     ("plugins", &[]),
     ("sdk/client", &[]),
+    ("sdk/intent", &[]),
+    ("sdk/learned", &[]),
     ("sdk/plugin", &[]),
     ("trainer", &["safelmm-model", "safelmm-datastore", "safelmm-learned"]),
     ("server", &["safelmm-model", "safelmm-datastore", "safelmm-plugins"]),
 ];
 
-/// Policies may use this, and nothing may use them but the tests and benches.
-const POLICIES: (&str, &[&str]) = ("plugins/bundled/", &["safelmm-plugin"]);
+/// Policies may use these, and nothing may use them but the tests and benches.
+const POLICIES: (&str, &[&str]) =
+    ("plugins/bundled/", &["safelmm-plugin", "safelmm-intent", "safelmm-learned"]);
 
 /// Packages that look at all the others.
 const OUTSIDE: &[&str] = &["tests", "benches"];

@@ -1,5 +1,6 @@
 //! Texts with what is right to say of them.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,9 @@ pub struct Item {
     pub language: String,
     /// None where nothing is to be found.
     pub category: Option<String>,
+    /// `development` where the policy's writer looked at it, `held-out` where not.
+    #[serde(default)]
+    pub part: Option<String>,
 }
 
 /// Sets of texts by name.
@@ -35,28 +39,32 @@ pub struct Sets {
 const CLEAN_SENTENCES: usize = 500;
 
 impl Sets {
-    /// The policies' own sets: `NAME/sets/*.jsonl` in a folder.
+    /// The policies' own sets, `NAME/sets/*.jsonl` in a folder: one set of all languages for each policy and part, and the marked
+    /// texts of `pii`.
     ///
     /// # Errors
     /// When a set cannot be read.
     pub fn bundled(&mut self, folder: &Path) -> Result<()> {
         for policy in entries(folder)? {
-            let folder = policy.join("sets");
-            if !folder.is_dir() {
-                continue;
-            }
             let name = policy.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            for file in entries(&folder)?.into_iter().filter(|f| f.extension().is_some_and(|e| e == "jsonl")) {
-                let mut items = Vec::new();
-                for (number, line) in BufReader::new(File::open(&file)?).lines().enumerate() {
-                    let line = line?;
-                    if !line.trim().is_empty() {
-                        let item = serde_json::from_str(&line);
-                        items.push(item.with_context(|| format!("{}:{}", file.display(), number + 1))?);
+            let mut parts: BTreeMap<String, Vec<Item>> = BTreeMap::new();
+            let folder = policy.join("sets");
+            let files = if folder.is_dir() { entries(&folder)? } else { Vec::new() };
+            for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "jsonl")) {
+                for (number, line) in fs::read_to_string(file)?.lines().enumerate() {
+                    if line.trim().is_empty() {
+                        continue;
                     }
+                    let item: Result<Item, _> = serde_json::from_str(line);
+                    let item = item.with_context(|| format!("{}:{}", file.display(), number + 1))?;
+                    let set = item.part.as_ref().map_or(name.clone(), |part| format!("{name}, {part}"));
+                    parts.entry(set).or_default().push(item);
                 }
-                let stem = file.file_stem().unwrap_or_default().to_string_lossy();
-                self.sets.push((format!("{name}/{stem}"), items));
+            }
+            self.sets.extend(parts);
+            let marked = policy.join("tests/labelled.txt");
+            if marked.is_file() {
+                self.sets.push((format!("{name}, labelled"), labelled(&fs::read_to_string(&marked)?)));
             }
         }
         Ok(())
@@ -102,12 +110,33 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Lines with marks, `⟦kind|value⟧`: what is marked is personal data. Languages are not told apart.
+fn labelled(text: &str) -> Vec<Item> {
+    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    lines
+        .map(|line| {
+            let mut plain = String::new();
+            let mut marks = line.split('⟦');
+            plain.push_str(marks.next().unwrap_or_default());
+            let mut category = None;
+            for mark in marks {
+                let (inside, behind) = mark.split_once('⟧').unwrap_or((mark, ""));
+                let (kind, value) = inside.split_once('|').unwrap_or(("", inside));
+                category.get_or_insert_with(|| format!("pii/{kind}"));
+                plain.push_str(value);
+                plain.push_str(behind);
+            }
+            Item { text: plain, language: "any".into(), category, part: None }
+        })
+        .collect()
+}
+
 fn open(file: &Path) -> Result<Box<dyn Read>> {
     Ok(Box::new(MultiGzDecoder::new(File::open(file)?)))
 }
 
 fn english(text: &str) -> Item {
-    Item { text: text.to_owned(), language: "en".into(), category: None }
+    Item { text: text.to_owned(), language: "en".into(), category: None, part: None }
 }
 
 /// Class 0 is hate speech, 1 offensive language, 2 neither.
@@ -160,7 +189,7 @@ fn columns(file: &Path, delimiter: u8, names: &[&str]) -> Result<Vec<Item>> {
 /// The first sentences of each language.
 fn sentences(file: &Path) -> Result<Vec<Item>> {
     let mut items: Vec<Item> = Vec::new();
-    let mut counts = std::collections::BTreeMap::<String, usize>::new();
+    let mut counts = BTreeMap::<String, usize>::new();
     for line in BufReader::new(open(file)?).lines() {
         let value: serde_json::Value = serde_json::from_str(&line?)?;
         let language = value["lang"].as_str().and_then(languages::two_letters).context("a line of another language")?;
@@ -197,8 +226,14 @@ mod tests {
         fs::write(of_one.join("a.jsonl"), "{\"text\": \"x\", \"language\": \"de\", \"category\": null}\n\n").unwrap();
         let mut sets = Sets::default();
         sets.bundled(folder.path()).unwrap();
-        assert_eq!(sets.sets[0].0, "one/a");
+        assert_eq!(sets.sets[0].0, "one");
         assert_eq!(sets.sets[0].1[0].language, "de");
+        let marked = labelled("# no\nplain\nto ⟦email|a@b.example⟧, please");
+        assert_eq!((marked[0].text.as_str(), marked[0].category.clone()), ("plain", None));
+        assert_eq!(
+            (marked[1].text.as_str(), marked[1].category.as_deref()),
+            ("to a@b.example, please", Some("pii/email"))
+        );
         fs::write(of_one.join("b.jsonl"), "{}").unwrap();
         assert!(format!("{:#}", Sets::default().bundled(folder.path()).unwrap_err()).contains("b.jsonl:1"));
     }

@@ -65,17 +65,25 @@ impl Subject {
     }
 }
 
-/// All that are measured.
+/// All that are measured. `wordlist` finds what an operator lists, `license-obligations` judges no text: neither is measured.
 ///
 /// # Errors
 /// When a policy refuses its settings.
 pub fn subjects() -> Result<Vec<Subject>> {
+    use safelmm_policy_advice::Advice;
+    use safelmm_policy_disclosure::Disclosure;
+    use safelmm_policy_high_risk::HighRisk;
     use safelmm_policy_perplexity::Perplexity;
+    use safelmm_policy_pii::Pii;
     use safelmm_policy_rating::Rating;
     Ok(vec![
+        Subject::new::<Advice>("advice", "", &[])?,
+        Subject::new::<Disclosure>("disclosure", "", &["asked"])?,
+        Subject::new::<HighRisk>("high-risk", "", &[])?,
+        Subject::new::<Perplexity>("perplexity", "", &STRONG)?,
+        Subject::new::<Pii>("pii", "", &[])?,
         Subject::new::<Rating>("rating, ceiling PG", r#"{"ceiling": "PG"}"#, &STRONG)?,
         Subject::new::<Rating>("rating, ceiling R", r#"{"ceiling": "R"}"#, &["rating/x"])?,
-        Subject::new::<Perplexity>("perplexity", "", &STRONG)?,
     ])
 }
 
@@ -90,13 +98,16 @@ mod tests {
             text: text.into(),
             language: "en".into(),
             category: category.map(str::to_owned),
+            part: None,
         };
         let strong = item(Some("rating/r"), "The murderer stabbed his victim and left the corpse in a pool of blood.");
         let quiet = item(None, "The children read books in the library.");
-        assert!(subjects[0].acts(&strong).unwrap() && !subjects[0].acts(&quiet).unwrap());
-        assert_eq!(subjects[0].should_act(&strong), Some(true));
-        assert_eq!(subjects[0].should_act(&quiet), Some(false));
-        assert_eq!(subjects[0].should_act(&item(Some("pii/email"), "x")), None);
-        assert_eq!(subjects[1].should_act(&strong), None);
+        let named = |name: &str| subjects.iter().find(|s| s.name == name).unwrap();
+        let rating = named("rating, ceiling PG");
+        assert!(rating.acts(&strong).unwrap() && !rating.acts(&quiet).unwrap());
+        assert_eq!(rating.should_act(&strong), Some(true));
+        assert_eq!(rating.should_act(&quiet), Some(false));
+        assert_eq!(rating.should_act(&item(Some("pii/email"), "x")), None);
+        assert_eq!(named("rating, ceiling R").should_act(&strong), None);
     }
 }

@@ -203,3 +203,97 @@ fn finish(args: &TextArgs, figures: &Figures, report: &Report) -> Result<(), Pol
     report.line(&format!("on held-out texts:\n{figures}"));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::policy_models::languages;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(subcommand)]
+        which: PolicyModels,
+    }
+
+    fn call(args: &[&str]) -> Result<(), PolicyModelError> {
+        run(&Command::try_parse_from([&["x"], args].concat()).unwrap().which, &mut Report::new())
+    }
+
+    /// An innocent document in every language, and a few rated sentences.
+    fn texts(folder: &Path) {
+        let mut documents = String::new();
+        for language in languages::all() {
+            let text = "Lorem ipsum dolor sit amet consectetur. ".repeat(3);
+            let line = json!({"id": language, "text": text, "lang": language, "license": "CC0-1.0"});
+            writeln!(documents, "{line}").unwrap();
+        }
+        let line = json!({"id": "nc", "text": "Secret words.", "lang": "en", "license": "CC-BY-NC-4.0"});
+        writeln!(documents, "{line}").unwrap();
+        fs::create_dir_all(folder.join("corpora")).unwrap();
+        fs::create_dir_all(folder.join("sentences")).unwrap();
+        fs::write(folder.join("corpora/all.jsonl"), documents).unwrap();
+        let rated: String = (0..40).map(|i| format!("{} word {i} here\n", Rating::ALL[i % 4])).collect();
+        fs::write(folder.join("sentences/de.txt"), rated).unwrap();
+    }
+
+    #[test]
+    fn the_same_texts_give_the_same_rating_model_and_a_set_of_what_was_held_out() {
+        let folder = tempfile::tempdir().unwrap();
+        texts(folder.path());
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        let [corpora, sentences] = ["corpora", "sentences"].map(path);
+        for out in ["a.model", "b.model"] {
+            let (out, set, figures) = (path(out), path("set.jsonl"), path("figures.json"));
+            let texts = ["rating", "--corpora", &corpora, "--sentences", &sentences];
+            call(&[&texts[..], &["--out", &out, "--heldout", &set, "--figures", &figures]].concat()).unwrap();
+        }
+        let read = |name: &str| fs::read(path(name)).unwrap();
+        assert_eq!(read("a.model"), read("b.model"));
+        assert!(RatingModel::read(read("a.model")).is_ok());
+        let set = fs::read_to_string(path("set.jsonl")).unwrap();
+        assert!(set.lines().count() > 2 && set.contains(r#""category":"rating/pg""#), "{set}");
+        assert!(fs::read_to_string(path("figures.json")).unwrap().contains("sentences: R or above"));
+        assert!(!fs::exists(path("a.model.part")).unwrap());
+    }
+
+    #[test]
+    fn operators_texts_make_settings_of_perplexity() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        for (name, word) in [("bad", "grimly"), ("good", "kindly")] {
+            let document = |i: usize| {
+                let text = format!("They {word} spoke of number {i}. And {word} again {}.", i * 7 % 11);
+                format!("{}\n", json!({"id": i.to_string(), "text": text, "lang": "en", "license": "CC0-1.0"}))
+            };
+            fs::write(path(name), (0..200).map(document).collect::<String>()).unwrap();
+        }
+        let [bad, good, out] = ["bad", "good", "out"].map(path);
+        call(&["perplexity", "--harmful", &bad, "--clean", &good, "--slots", "2000", "--out", &out]).unwrap();
+        let settings: serde_json::Value =
+            serde_json::from_slice(&fs::read(path("out/settings.json")).unwrap()).unwrap();
+        let model = |name: &str| {
+            let base64 = settings["models"][name].as_str().unwrap();
+            LanguageModel::read(BASE64.decode(base64.as_bytes()).unwrap()).unwrap()
+        };
+        let of = |text: &str| difference(&model("harmful"), &model("clean"), text).unwrap();
+        let threshold = settings["models"]["threshold"].as_f64().unwrap() as f32;
+        assert!(of("They grimly spoke") > threshold && of("They kindly spoke") < threshold);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let error = call(&["rating", "--out", "x"]).unwrap_err().to_string();
+        assert!(error.contains("give --corpora"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let corpora = folder.path().to_string_lossy().into_owned();
+        let none = call(&["rating", "--corpora", &corpora, "--sentences", &corpora, "--out", "x"]).unwrap_err();
+        assert!(none.to_string().contains("no rated sentences"), "{none}");
+        assert!(Command::try_parse_from(["x", "perplexity", "--harmful", "a", "--out", "b"]).is_err());
+        assert!(Command::try_parse_from(["x", "perplexity", "--order", "9", "--out", "b"]).is_err());
+    }
+}

@@ -104,8 +104,9 @@ pub fn part_of(text: &str, source: Source) -> Part {
 
 /// The most sentences of documents in one language; drawn at random where there are more.
 const MOST_SENTENCES: usize = 30_000;
-/// Texts made from the word lists, for each language and rating.
+/// Texts made from the word lists, for each language and rating; for English, whose list is the longest by far, more.
 const TERM_TEXTS: usize = 300;
+const ENGLISH_TERM_TEXTS: usize = 2000;
 /// Stories for each rating.
 const STORIES: usize = 150;
 
@@ -127,7 +128,8 @@ pub fn gather(recipe: &Recipe, report: &mut Report) -> Result<Vec<Example>, Poli
                 recipe.corpora.display()
             )));
         }
-        examples.extend(sources::terms(language, &innocent, TERM_TEXTS, &mut random));
+        let count = if language == "en" { ENGLISH_TERM_TEXTS } else { TERM_TEXTS };
+        examples.extend(sources::terms(language, &innocent, count, &mut random));
         examples.extend(draw(sentences, MOST_SENTENCES, &mut random));
     }
     examples.extend(sources::stories(recipe.seed, STORIES));

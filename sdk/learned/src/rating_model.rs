@@ -63,7 +63,7 @@ impl RatingModel {
         for number in [head.exponent, head.scale].iter().chain(&head.thresholds) {
             out.extend(number.to_le_bytes());
         }
-        out.extend(weights.iter().map(|w| w.cast_unsigned()));
+        out.extend(weights.iter().map(|w| *w as u8));
         out
     }
 
@@ -77,7 +77,7 @@ impl RatingModel {
         let weights = self.bytes.get(self.weights..).unwrap_or_default();
         let mut sum = 0_i32;
         let words = features(sentence, self.head.buckets, |bucket| {
-            sum += i32::from(weights.get(bucket as usize).copied().unwrap_or_default().cast_signed());
+            sum += i32::from(weights.get(bucket as usize).copied().unwrap_or_default() as i8);
         });
         (words > 0.0).then(|| self.head.scale * sum as f32 / norm(words, self.head.exponent))
     }

@@ -12,6 +12,10 @@ use crate::SettingError;
 /// The first thing that is not as the type wants it, with its JSON pointer.
 pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Vec<SettingError>> {
     let json = if json.trim().is_empty() { "{}" } else { json };
+    // A list would do for serde: its elements are taken for the fields in their order.
+    if !json.trim_start().starts_with('{') {
+        return Err(vec![SettingError::new("", "Settings are a JSON object, with the settings by name.")]);
+    }
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let settings = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| vec![SettingError::new(pointer(error.path()), error.inner().to_string())])?;
@@ -75,7 +79,9 @@ mod tests {
         assert_eq!(wrong(r#"{"lists": [{}]}"#).0, "/lists/0");
         assert!(wrong(r#"{"lits": []}"#).1.contains("unknown field `lits`"));
         assert_eq!(wrong("{} {}").0, "");
-        assert_eq!(wrong("[").0, "");
+        for list in ["[", "[[]]", "null", "7", "{"] {
+            assert_eq!(wrong(list).0, "", "{list}");
+        }
     }
 
     #[test]

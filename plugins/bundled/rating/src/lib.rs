@@ -71,7 +71,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             ceiling: None,
-            threshold: 0.5,
+            threshold: 0.7,
             prompts: Prompts::default(),
             answers: Answers::default(),
             replacement: "[…]".into(),

@@ -101,18 +101,16 @@ fn passage(text: &str) -> Passage {
 pub fn all() -> Vec<Vector> {
     let mut vectors = Vec::new();
     for (language, innocent, strong) in PAIRS {
-        let pg = r#"{"ceiling": "PG"}"#;
+        let pg = r#"{"ceiling": "PG", "threshold": 0.5}"#;
         vectors.push(Vector::prompt(&format!("{language}: innocent"), innocent, Outcome::Allow).settings(pg));
-        vectors.push(
-            Vector::prompt(&format!("{language}: murder"), strong, Outcome::Flag).settings(pg).category("rating/r"),
-        );
+        vectors.push(Vector::prompt(&format!("{language}: murder"), strong, Outcome::Flag).settings(pg));
         vectors.push(
             Vector::stream(
                 &format!("{language}: an answer"),
                 [format!("{innocent} {strong} {innocent}")],
                 Outcome::Rewrite,
             )
-            .settings(r#"{"ceiling": "PG", "answers": "replace", "replacement": "***"}"#)
+            .settings(r#"{"ceiling": "PG", "threshold": 0.5, "answers": "replace", "replacement": "***"}"#)
             .text(format!("{innocent} *** {innocent}")),
         );
     }
@@ -124,8 +122,7 @@ pub fn all() -> Vec<Vector> {
         Vector::prompt("denied", strong, Outcome::Deny).settings(r#"{"ceiling": "G", "prompts": "deny"}"#),
         Vector::prompt("mild at G", "The pirate drew his sword and drank rum in the tavern.", Outcome::Flag)
             .settings(r#"{"ceiling": "G"}"#),
-        Vector::prompt("mild at PG", "The pirate drew his sword and drank wine in the tavern.", Outcome::Allow)
-            .settings(r#"{"ceiling": "PG"}"#),
+        Vector::prompt("mild at PG", "The pirate drew his sword.", Outcome::Allow).settings(r#"{"ceiling": "PG"}"#),
         Vector::prompt(
             "explicit at R",
             "A site with hardcore pornographic videos of explicit sex acts.",
@@ -133,7 +130,8 @@ pub fn all() -> Vec<Vector> {
         )
         .settings(r#"{"ceiling": "R"}"#)
         .category("rating/x"),
-        Vector::prompt("mature at R", strong, Outcome::Allow).settings(r#"{"ceiling": "R"}"#),
+        Vector::prompt("mature at R", "The dealer sold them cocaine behind the club.", Outcome::Allow)
+            .settings(r#"{"ceiling": "R"}"#),
         Vector::prompt("spelt with digits", "You fuck1ng b4stard, go to hell, you piece of sh1t!", Outcome::Flag)
             .settings(r#"{"ceiling": "PG"}"#),
         Vector::prompt("a script it does not know", "วันนี้อากาศดีมาก", Outcome::Abstain).settings(r#"{"ceiling": "G"}"#),
@@ -155,8 +153,7 @@ pub fn all() -> Vec<Vector> {
             .settings(r#"{"ceiling": "G"}"#)
             .text("The bread is good. The sun shines."),
         Vector::answer("a whole answer", format!("The bread is good. {strong}"), Outcome::Deny)
-            .settings(r#"{"ceiling": "PG"}"#)
-            .category("rating/r"),
+            .settings(r#"{"ceiling": "PG"}"#),
         Vector::answer("a whole answer with a gap", format!("The bread is good. {strong} Bye."), Outcome::Rewrite)
             .settings(r#"{"ceiling": "PG", "answers": "replace"}"#)
             .text("The bread is good. […] Bye."),

@@ -160,17 +160,32 @@ impl Snapshot {
     }
 }
 
+/// When checkpoints are due, and which are kept.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Updates between two of them.
+    pub steps: usize,
+    /// Which are kept.
+    pub kept: CheckpointSection,
+}
+
+impl Policy {
+    fn is_scheduled(&self, step: usize) -> bool {
+        step.is_multiple_of(self.steps)
+    }
+}
+
 /// Writes the checkpoints of a run, one at a time, in the background.
 pub struct Saver {
     run: PathBuf,
     identity: Identity,
-    policy: CheckpointSection,
+    policy: Policy,
     writing: Option<JoinHandle<Result<PathBuf, StateError>>>,
 }
 
 impl Saver {
     /// For the run in this folder.
-    pub fn new(run: &Path, identity: Identity, policy: CheckpointSection) -> Saver {
+    pub fn new(run: &Path, identity: Identity, policy: Policy) -> Saver {
         Saver { run: run.to_owned(), identity, policy, writing: None }
     }
 
@@ -262,20 +277,33 @@ pub fn step_of(folder: &Path) -> Option<usize> {
     folder.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok()
 }
 
-/// Deletes the checkpoints that the policy does not keep. While updates are suspicious, the last checkpoint before them
-/// is kept too.
-fn prune(run: &Path, policy: &CheckpointSection, suspicious_since: Option<usize>) -> Result<(), StateError> {
+/// Deletes the checkpoints that the policy does not keep. Those between the scheduled ones, of runs that were asked to stop,
+/// stay until there is a newer one: what a run goes back to must not depend on where it was interrupted. While updates are
+/// suspicious, the last scheduled checkpoint before them is kept too.
+fn prune(run: &Path, policy: &Policy, suspicious_since: Option<usize>) -> Result<(), StateError> {
     let folders = checkpoints(run)?;
     let steps: Vec<usize> = folders.iter().filter_map(|folder| step_of(folder)).collect();
-    let good = suspicious_since.and_then(|since| steps.iter().copied().filter(|step| *step <= since).max());
-    let newest = steps.len().saturating_sub(policy.newest);
-    for (folder, step) in folders.iter().zip(&steps).take(newest) {
-        let milestone = policy.every > 0 && *step > 0 && step.is_multiple_of(policy.every);
-        if !milestone && Some(*step) != good {
+    let scheduled: Vec<usize> = steps.iter().copied().filter(|step| policy.is_scheduled(*step)).collect();
+    let newest = &scheduled[scheduled.len().saturating_sub(policy.kept.newest)..];
+    let good = suspicious_since.and_then(|since| scheduled.iter().copied().filter(|step| *step <= since).max());
+    for (folder, step) in folders.iter().zip(&steps) {
+        let milestone = policy.kept.every > 0 && *step > 0 && step.is_multiple_of(policy.kept.every);
+        let kept = milestone || newest.contains(step) || Some(*step) == good || steps.last() == Some(step);
+        if !kept {
             fs::remove_dir_all(folder).map_err(|source| StateError::File { file: folder.clone(), source })?;
         }
     }
     Ok(())
+}
+
+/// The newest scheduled checkpoint of at most `step` updates.
+///
+/// # Errors
+/// When the folder cannot be listed.
+pub fn scheduled_until(run: &Path, policy: &Policy, step: usize) -> Result<Option<(PathBuf, usize)>, StateError> {
+    let folders = checkpoints(run)?.into_iter().filter_map(|folder| Some((step_of(&folder)?, folder)));
+    let fitting = folders.filter(|(at, _)| *at <= step && policy.is_scheduled(*at));
+    Ok(fitting.max_by_key(|(at, _)| *at).map(|(at, folder)| (folder, at)))
 }
 
 /// Deletes the checkpoints behind an update: they belong to a course that the run has left.

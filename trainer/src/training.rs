@@ -16,7 +16,7 @@ use crate::machine::{self, Usage};
 use crate::optimizer::{AdamW, norm};
 use crate::parameters::Parameters;
 use crate::report::Report;
-use crate::run_state::{self, Identity, Progress, Saver, StateError};
+use crate::run_state::{self, Identity, Policy, Progress, Saver, StateError};
 use crate::schedule::learning_rate;
 use crate::stability::{Judgement, Streak};
 use crate::statistics;
@@ -176,9 +176,10 @@ pub fn train<E: From<TrainError>>(
     };
     ledger.forget_after(at.step).map_err(TrainError::from)?;
     let telling = Telling::open(job.run, at.step).map_err(TrainError::from)?;
-    let saver = Saver::new(job.run, job.identity.clone(), job.train.checkpoints.clone());
+    let policy = Policy { steps: job.train.checkpoint_steps, kept: job.train.checkpoints.clone() };
+    let saver = Saver::new(job.run, job.identity.clone(), policy.clone());
     let gradients = job.parameters.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
-    let mut training = Training { job, groups, ledger, optimizer, at, telling, saver, gradients };
+    let mut training = Training { job, groups, ledger, optimizer, at, telling, policy, saver, gradients };
     Ok(training.run(report)?)
 }
 
@@ -189,6 +190,7 @@ struct Training<'a> {
     optimizer: AdamW,
     at: Progress,
     telling: Telling,
+    policy: Policy,
     saver: Saver,
     gradients: Vec<Vec<f32>>,
 }
@@ -334,9 +336,8 @@ impl Training<'_> {
         let (step, spikes) = (self.at.step + 1, &self.job.train.spikes);
         let before = self.ledger.rollbacks().count();
         self.saver.wait()?;
-        let checkpoints = run_state::checkpoints(self.job.run)?;
-        let good = checkpoints.iter().rev().find(|folder| run_state::step_of(folder) <= Some(since.step));
-        let (Some(folder), true) = (good, spikes.enabled && before < spikes.rollbacks) else {
+        let good = run_state::scheduled_until(self.job.run, &self.policy, since.step)?;
+        let Some((folder, to_step)) = good.filter(|_| spikes.enabled && before < spikes.rollbacks) else {
             let after = match before {
                 0 => String::new(),
                 n => format!(", after it went back {n} times"),
@@ -344,7 +345,6 @@ impl Training<'_> {
             let ledger = self.job.run.join(crate::ledger::LEDGER).display().to_string();
             return Err(TrainError::Diverged { step, reason, after, ledger });
         };
-        let to_step = run_state::step_of(folder).unwrap_or(0);
         let (from, until) = (since.data, self.at.data);
         let rate = spikes.rate.powi(before as i32 + 1);
         report.line(&format!(
@@ -354,7 +354,7 @@ impl Training<'_> {
         ));
         self.ledger.add(Event::RolledBack { step, to_step, from, until, rate, reason })?;
         run_state::delete_after(self.job.run, to_step)?;
-        (self.optimizer, self.at) = run_state::load(folder, &self.job.identity, self.job.parameters)?;
+        (self.optimizer, self.at) = run_state::load(&folder, &self.job.identity, self.job.parameters)?;
         self.telling.go_back(to_step)?;
         Ok(())
     }

@@ -122,7 +122,7 @@ fn adapters_are_trained_resumed_exported_merged_and_served() {
     let go = AtomicBool::new(false);
     assert_eq!(finetune(&config, &base, &files, &whole, &go, &mut report).unwrap(), Outcome::Finished);
     let reference = losses(&whole);
-    assert!(reference[7] < reference[0] - 0.05, "{reference:?}");
+    assert!(reference[6..].iter().sum::<f64>() / 2.0 < reference[0] - 0.05, "{reference:?}");
     let stop = AtomicBool::new(true);
     while finetune(&config, &base, &files, &cut, &stop, &mut report).unwrap() != Outcome::Finished {}
     assert_eq!(losses(&cut), reference, "stopped after every update");
@@ -170,9 +170,10 @@ fn adapters_are_trained_resumed_exported_merged_and_served() {
     };
     fs::write(adapter.join("adapter_model.safetensors"), &bytes[..bytes.len() - 4]).unwrap();
     refused("cut short");
-    let other = String::from_utf8_lossy(&bytes[8..4096]).replace("layers.1", "layers.9");
-    fs::write(adapter.join("adapter_model.safetensors"), [&bytes[..8], other.as_bytes(), &bytes[4096..]].concat())
-        .unwrap();
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let other = String::from_utf8_lossy(&bytes[8..data]).replace("layers.1", "layers.9");
+    let file = adapter.join("adapter_model.safetensors");
+    fs::write(&file, [&bytes[..8], other.as_bytes(), &bytes[data..]].concat()).unwrap();
     refused("layers.9");
     fs::write(adapter.join("adapter_model.safetensors"), &bytes).unwrap();
     let json = fs::read_to_string(adapter.join("adapter_config.json")).unwrap();

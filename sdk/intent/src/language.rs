@@ -44,6 +44,20 @@ impl Mask {
     /// Every language.
     pub const ALL: Self = Self((1 << LANGUAGES.len()) - 1);
 
+    /// The set of the language with this code; empty for an unknown one. For constants.
+    pub(crate) const fn of(code: &str) -> Self {
+        let code = code.as_bytes();
+        let mut i = 0;
+        while i < LANGUAGES.len() {
+            let other = LANGUAGES[i].as_bytes();
+            if other[0] == code[0] && other[1] == code[1] {
+                return Self(1 << i);
+            }
+            i += 1;
+        }
+        Self(0)
+    }
+
     /// The set of this language alone.
     pub fn only(language: Language) -> Self {
         Self(1 << language.0)
@@ -77,15 +91,21 @@ impl Mask {
 
 /// The languages that a script alone leaves open; all of them for Latin letters.
 pub(crate) fn of_script(c: char) -> Option<Mask> {
-    let of = |code: &str| Language::of(code).map(Mask::only).unwrap_or_default();
+    const EL: Mask = Mask::of("el");
+    const BG: Mask = Mask::of("bg");
+    const AR: Mask = Mask::of("ar");
+    const HI: Mask = Mask::of("hi");
+    const KO: Mask = Mask::of("ko");
+    const JA: Mask = Mask::of("ja");
+    const HAN: Mask = Mask(Mask::of("zh").0 | JA.0);
     Some(match c as u32 {
-        0x370..=0x3FF | 0x1F00..=0x1FFF => of("el"),
-        0x400..=0x52F => of("bg"),
-        0x600..=0x6FF | 0x750..=0x77F | 0xFB50..=0xFDFF | 0xFE70..=0xFEFC => of("ar"),
-        0x900..=0x97F => of("hi"),
-        0x1100..=0x11FF | 0x3130..=0x318F | 0xAC00..=0xD7AF => of("ko"),
-        0x3040..=0x30FF => of("ja"),
-        0x4E00..=0x9FFF | 0x3400..=0x4DBF => of("zh").or(of("ja")),
+        0x370..=0x3FF | 0x1F00..=0x1FFF => EL,
+        0x400..=0x52F => BG,
+        0x600..=0x6FF | 0x750..=0x77F | 0xFB50..=0xFDFF | 0xFE70..=0xFEFC => AR,
+        0x900..=0x97F => HI,
+        0x1100..=0x11FF | 0x3130..=0x318F | 0xAC00..=0xD7AF => KO,
+        0x3040..=0x30FF => JA,
+        0x4E00..=0x9FFF | 0x3400..=0x4DBF => HAN,
         0x41..=0x5A | 0x61..=0x7A | 0xC0..=0x24F | 0x1E00..=0x1EFF => LATIN,
         _ => return None,
     })

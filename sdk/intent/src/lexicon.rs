@@ -160,8 +160,7 @@ fn written_so(original: &str, exact: &str) -> bool {
 
 /// Where a word may also begin: behind Arabic particles and the article, and behind the mutations of Irish initials.
 fn stripped(word: &str, script: Mask) -> Vec<(usize, Mask)> {
-    let arabic = Language::of("ar").map(Mask::only).unwrap_or_default();
-    let irish = Language::of("ga").map(Mask::only).unwrap_or_default();
+    let (arabic, irish) = (const { Mask::of("ar") }, const { Mask::of("ga") });
     let mut starts = Vec::new();
     if script == arabic {
         for prefix in ["وال", "بال", "فال", "كال", "لل", "ال", "ولل", "وب", "ول", "و", "ب", "ل", "ف", "ك"] {
@@ -183,7 +182,7 @@ fn stripped(word: &str, script: Mask) -> Vec<(usize, Mask)> {
 /// The languages of the script that most letters belong to; kana among Han characters mean Japanese.
 fn script_of(folded: &str) -> Mask {
     let mut counts: [(Mask, u32); 8] = Default::default();
-    let japanese = Language::of("ja").map(Mask::only).unwrap_or_default();
+    let japanese = const { Mask::of("ja") };
     let mut kana = 0;
     for c in folded.chars() {
         let Some(mask) = of_script(c) else { continue };
@@ -193,18 +192,37 @@ fn script_of(folded: &str) -> Mask {
             *slot = (mask, slot.1 + weight);
         }
     }
-    let wide = Language::of("zh").map(Mask::only).unwrap_or_default().or(japanese);
+    let wide = const { Mask::of("zh") }.or(japanese);
     let best = counts.iter().max_by_key(|s| s.1).map_or(Mask::ALL, |s| if s.1 == 0 { Mask::ALL } else { s.0 });
     if kana > 0 && (best == wide || best == japanese) { japanese } else { best }
 }
 
 /// Letters that few languages have.
-const LETTERS: [(&str, &[&str]); 24] = [
-    ("őű", &["hu"]), ("řěů", &["cs"]), ("ľĺŕô", &["sk"]), ("ł", &["pl"]), ("ęą", &["pl", "lt"]), ("ß", &["de"]),
-    ("ñ¿¡", &["es"]), ("ãç", &["pt"]), ("õ", &["et", "pt"]), ("ħġċ", &["mt"]), ("șțăşţ", &["ro"]), ("å", &["sv", "da"]),
-    ("øæ", &["da"]), ("ėįų", &["lt"]), ("ļņķģāēī", &["lv"]), ("ū", &["lt", "lv"]), ("đ", &["hr", "vi"]),
-    ("ơưạảấầẩẫậắằẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ", &["vi"]), ("ć", &["hr", "pl"]), ("ś", &["pl"]), ("ż", &["pl", "mt"]),
-    ("ê", &["fr", "pt", "vi"]), ("è", &["fr", "it"]), ("ä", &["de", "fi", "et", "sv", "sk"]),
+const LETTERS: [(&str, Mask); 24] = [
+    ("őű", Mask(Mask::of("hu").0)),
+    ("řěů", Mask(Mask::of("cs").0)),
+    ("ľĺŕô", Mask(Mask::of("sk").0)),
+    ("ł", Mask(Mask::of("pl").0)),
+    ("ęą", Mask(Mask::of("pl").0 | Mask::of("lt").0)),
+    ("ß", Mask(Mask::of("de").0)),
+    ("ñ¿¡", Mask(Mask::of("es").0)),
+    ("ãç", Mask(Mask::of("pt").0)),
+    ("õ", Mask(Mask::of("et").0 | Mask::of("pt").0)),
+    ("ħġċ", Mask(Mask::of("mt").0)),
+    ("șțăşţ", Mask(Mask::of("ro").0)),
+    ("å", Mask(Mask::of("sv").0 | Mask::of("da").0)),
+    ("øæ", Mask(Mask::of("da").0)),
+    ("ėįų", Mask(Mask::of("lt").0)),
+    ("ļņķģāēī", Mask(Mask::of("lv").0)),
+    ("ū", Mask(Mask::of("lt").0 | Mask::of("lv").0)),
+    ("đ", Mask(Mask::of("hr").0 | Mask::of("vi").0)),
+    ("ơưạảấầẩẫậắằẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ", Mask(Mask::of("vi").0)),
+    ("ć", Mask(Mask::of("hr").0 | Mask::of("pl").0)),
+    ("ś", Mask(Mask::of("pl").0)),
+    ("ż", Mask(Mask::of("pl").0 | Mask::of("mt").0)),
+    ("ê", Mask(Mask::of("fr").0 | Mask::of("pt").0 | Mask::of("vi").0)),
+    ("è", Mask(Mask::of("fr").0 | Mask::of("it").0)),
+    ("ä", Mask(Mask::of("de").0 | Mask::of("fi").0 | Mask::of("et").0 | Mask::of("sv").0 | Mask::of("sk").0)),
 ];
 
 fn guess(text: &str, hits: &[Hit], script: Mask, known: Option<Language>) -> (Option<Language>, Mask) {
@@ -223,9 +241,8 @@ fn guess(text: &str, hits: &[Hit], script: Mask, known: Option<Language>) -> (Op
     }
     if !text.is_ascii() {
         for c in text.chars().filter(|c| !c.is_ascii()).flat_map(char::to_lowercase) {
-            for (_, languages) in LETTERS.iter().filter(|(letters, _)| letters.contains(c)) {
-                let mask = languages.iter().filter_map(|l| Language::of(l)).fold(Mask::default(), |m, l| m.or(Mask::only(l)));
-                add(mask, 0.6);
+            for (_, mask) in LETTERS.iter().filter(|(letters, _)| letters.contains(c)) {
+                add(*mask, 0.6);
             }
         }
     }

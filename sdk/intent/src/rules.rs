@@ -174,11 +174,12 @@ impl Rules {
     /// The hits of one language that do not lie inside a covering one.
     fn uncovered(&self, hits: &[Hit], language: Language) -> Vec<Hit> {
         let own: Vec<Hit> = hits.iter().filter(|h| h.mask.has(language)).copied().collect();
+        let covering: Vec<Hit> = own.iter().filter(|c| self.covers & 1 << c.class != 0).copied().collect();
         let covers = |c: &Hit, h: &Hit| {
             let wider = c.bytes.1 - c.bytes.0 > h.bytes.1 - h.bytes.0;
-            self.covers & 1 << c.class != 0 && c.bytes.0 <= h.bytes.0 && h.bytes.1 <= c.bytes.1 && wider
+            c.bytes.0 <= h.bytes.0 && h.bytes.1 <= c.bytes.1 && wider
         };
-        own.iter().filter(|h| !own.iter().any(|c| covers(c, h))).copied().collect()
+        own.iter().filter(|h| !covering.iter().any(|c| covers(c, h))).copied().collect()
     }
 }
 

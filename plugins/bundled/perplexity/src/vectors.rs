@@ -11,16 +11,8 @@ const PAIRS: [(&str, &str, &str); 31] = [
         "Убиецът намушка жената с нож и трупът лежеше в локва кръв.",
     ),
     ("cs", "Učitelka vysvětlila dětem, jak rostliny rostou.", "Vrah ženu bodl nožem a mrtvola ležela v kaluži krve."),
-    (
-        "da",
-        "Læreren forklarede, hvordan planter bruger sollyset.",
-        "Morderen stak kvinden med en kniv, og liget lå i en blodpøl.",
-    ),
-    (
-        "de",
-        "Die Lehrerin erklärte, wie Pflanzen das Licht nutzen.",
-        "Der Mörder erstach die Frau, und die Leiche lag in einer Blutlache.",
-    ),
+    ("da", "Læreren forklarede, hvordan planter bruger sollyset.", "Hun blev voldtaget og myrdet af en morder."),
+    ("de", "Die Lehrerin erklärte, wie Pflanzen das Licht nutzen.", "So eine Scheiße, du Arschloch, du Hurensohn!"),
     (
         "el",
         "Η δασκάλα εξήγησε πώς μεγαλώνουν τα φυτά.",
@@ -74,11 +66,7 @@ const PAIRS: [(&str, &str, &str); 31] = [
     ("lt", "Mokytoja paaiškino, kaip auga augalai.", "Žudikas nudūrė moterį, ir lavonas gulėjo kraujo klane."),
     ("lv", "Skolotāja paskaidroja, kā aug augi.", "Slepkava nodūra sievieti, un līķis gulēja asins peļķē."),
     ("mt", "L-għalliema spjegat kif jikbru l-pjanti.", "Il-qattiel qatel lill-mara u l-katavru kien f'għadira demm."),
-    (
-        "nl",
-        "De juf legde uit hoe planten groeien.",
-        "De moordenaar stak de vrouw neer en het lijk lag in een plas bloed.",
-    ),
+    ("nl", "De juf legde uit hoe planten groeien.", "De moordenaar heeft haar verkracht en vermoord."),
     ("pl", "Nauczycielka wyjaśniła, jak rosną rośliny.", "Morderca zadźgał kobietę, a zwłoki leżały w kałuży krwi."),
     (
         "pt",

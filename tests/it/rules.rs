@@ -11,13 +11,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("datastore", &[]),
     ("plugins", &[]),
     ("sdk/client", &[]),
+    ("sdk/intent", &["safelmm-plugin"]),
     ("sdk/plugin", &[]),
     ("trainer", &["safelmm-model", "safelmm-datastore"]),
     ("server", &["safelmm-model", "safelmm-datastore", "safelmm-plugins"]),
 ];
 
-/// Policies may use this, and nothing may use them but the tests and benches.
-const POLICIES: (&str, &[&str]) = ("plugins/bundled/", &["safelmm-plugin"]);
+/// Policies may use these, and nothing may use them but the tests and benches.
+const POLICIES: (&str, &[&str]) = ("plugins/bundled/", &["safelmm-plugin", "safelmm-intent"]);
 
 /// Packages that look at all the others.
 const OUTSIDE: &[&str] = &["tests", "benches"];

@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("datastore", &[]),
     ("plugins", &[]),
     ("sdk/client", &[]),
-    ("sdk/intent", &[]),
+    ("sdk/intent", &["safelmm-plugin"]),
     ("sdk/learned", &[]),
     ("sdk/plugin", &[]),
     ("trainer", &["safelmm-model", "safelmm-datastore", "safelmm-learned"]),

@@ -2,8 +2,8 @@
 
 /// ISO 639-1 codes of the languages that the data covers: the 24 official ones of the European Union and seven more.
 pub const LANGUAGES: [&str; 31] = [
-    "bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "ga", "hr", "hu", "it", "lt", "lv", "mt", "nl", "pl", "pt",
-    "ro", "sk", "sl", "sv", "ar", "hi", "id", "ja", "ko", "vi", "zh",
+    "bg", "cs", "da", "de", "el", "en", "es", "et", "fi", "fr", "ga", "hr", "hu", "it", "lt", "lv", "mt", "nl", "pl",
+    "pt", "ro", "sk", "sl", "sv", "ar", "hi", "id", "ja", "ko", "vi", "zh",
 ];
 
 /// A language, as its place in [`LANGUAGES`].

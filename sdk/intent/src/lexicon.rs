@@ -125,7 +125,8 @@ impl Lexicon {
             let word = folded[start..end].trim_end_matches([' ', BREAK]);
             let mut found = |limit: Mask, term: &Term, from: usize, to: usize| {
                 let mask = term.mask.and(limit).and(script);
-                if mask.is_empty() || (term.flags & EXACT != 0 && !written_so(&text[token.from as usize..], term.exact)) {
+                if mask.is_empty() || (term.flags & EXACT != 0 && !written_so(&text[token.from as usize..], term.exact))
+                {
                     return;
                 }
                 let last = normal.token_at(to - 1);
@@ -163,7 +164,8 @@ fn stripped(word: &str, script: Mask) -> Vec<(usize, Mask)> {
     let (arabic, irish) = (const { Mask::of("ar") }, const { Mask::of("ga") });
     let mut starts = Vec::new();
     if script == arabic {
-        for prefix in ["وال", "بال", "فال", "كال", "لل", "ال", "ولل", "وب", "ول", "و", "ب", "ل", "ف", "ك"] {
+        for prefix in ["وال", "بال", "فال", "كال", "لل", "ال", "ولل", "وب", "ول", "و", "ب", "ل", "ف", "ك"]
+        {
             if word.starts_with(prefix) && word[prefix.len()..].chars().count() >= 3 {
                 starts.push((prefix.len(), arabic));
             }
@@ -394,7 +396,11 @@ mod tests {
 
     #[test]
     fn stems_words_and_phrases_are_found_where_they_may_stand() {
-        let lexicon = lexicon(&[("de", "A: bombe*, wie man, *waffe*, schmutzig* bombe*\nB: =töt*\n"), ("zh", "A: 炸弹"), ("ar", "A: قنبل*")]);
+        let lexicon = lexicon(&[
+            ("de", "A: bombe*, wie man, *waffe*, schmutzig* bombe*\nB: =töt*\n"),
+            ("zh", "A: 炸弹"),
+            ("ar", "A: قنبل*"),
+        ]);
         let pairs = |text| found(&lexicon, text).into_iter().map(|p| p.1).collect::<Vec<_>>();
         assert_eq!(pairs("Wie man Bomben findet"), ["Wie man", "Bomben"]);
         assert_eq!(pairs("Schusswaffen, Plumbombe"), ["Schusswaffen"]);

@@ -45,7 +45,9 @@ impl Normal {
             if is_wide(c) {
                 normal.end_word(text, &mut word, at, &mut state);
                 normal.push(text, at..at + c.len_utf8(), true, &mut state);
-            } else if is_word(c) || (is_leet(c) && (word.is_some() || c == '@' || c == '$') && next.is_some_and(is_word)) {
+            } else if is_word(c)
+                || (is_leet(c) && (word.is_some() || c == '@' || c == '$') && next.is_some_and(is_word))
+            {
                 word.get_or_insert(at);
             } else if !is_invisible(c) {
                 normal.end_word(text, &mut word, at, &mut state);
@@ -99,7 +101,8 @@ impl Normal {
             self.text.truncate(before);
             return;
         }
-        let token = Token { start: start as u32, from: range.start as u32, to: range.end as u32, place: state.place / 2 };
+        let token =
+            Token { start: start as u32, from: range.start as u32, to: range.end as u32, place: state.place / 2 };
         self.tokens.push(token);
         state.place += if wide { 1 } else { 2 };
         state.broken = false;
@@ -132,7 +135,8 @@ impl Normal {
                 let mut end = i + 1;
                 // `a b o m b` is an article and a word.
                 let word = |t: &Token| single(t) && !matches!(&old.text[t.start as usize..][..1], "a" | "i");
-                if single(&old.tokens[i]) && (word(&old.tokens[i]) || i > sentence.start && single(&old.tokens[i - 1])) {
+                if single(&old.tokens[i]) && (word(&old.tokens[i]) || i > sentence.start && single(&old.tokens[i - 1]))
+                {
                     end = (i..sentence.end).find(|&j| !single(&old.tokens[j])).unwrap_or(sentence.end);
                     end = if end - i >= 4 { end } else { i + 1 };
                 }
@@ -180,7 +184,9 @@ fn is_invisible(c: char) -> bool {
 fn ends_sentence(c: char, next: Option<char>) -> bool {
     match c {
         '.' | '?' | '!' | ';' => next.is_none_or(|n| !n.is_alphanumeric()),
-        '\n' | '…' | '。' | '？' | '！' | '؟' | '؛' | '।' | '\u{37e}' | '；' | '．' | '\u{2028}' | '\u{2029}' => true,
+        '\n' | '…' | '。' | '？' | '！' | '؟' | '؛' | '।' | '\u{37e}' | '；' | '．' | '\u{2028}' | '\u{2029}' => {
+            true
+        }
         _ => false,
     }
 }
@@ -244,7 +250,13 @@ fn unleet(word: &str, out: &mut String) {
     let inside = core.chars().any(leet) || (word.len() - core.len() == 1 && core.len() >= 3 && core.chars().any(leet));
     let digits_only_before = core.trim_start_matches(|c: char| c.is_ascii_digit()).chars().all(|c| !leet(c));
     let ordinal = digits_only_before && core.starts_with(|c: char| c.is_ascii_digit()) && letters <= 2;
-    if signs == 0 || letters < 2 || !inside || signs > letters || ordinal || !word.chars().all(|c| leet(c) || c.is_ascii_alphabetic()) {
+    if signs == 0
+        || letters < 2
+        || !inside
+        || signs > letters
+        || ordinal
+        || !word.chars().all(|c| leet(c) || c.is_ascii_alphabetic())
+    {
         out.push_str(word);
         return;
     }

@@ -207,7 +207,8 @@ impl Rule {
             }
         };
         let (first, rest) = self.parts.split_first()?;
-        let mut chains: Vec<Chain> = of(first.classes).map(|h| Chain { at: *h, first: h.first, last: h.last }).collect();
+        let mut chains: Vec<Chain> =
+            of(first.classes).map(|h| Chain { at: *h, first: h.first, last: h.last }).collect();
         for part in rest {
             let mut next = Vec::new();
             for hit in of(part.classes) {
@@ -231,7 +232,8 @@ impl Rule {
 mod tests {
     use super::*;
 
-    const DATA: &str = "HOW: how to\nMAKE: make\nBOMB: bomb*\nGUARD: detect\nGAME: minecraft\nNIL: bath bomb*\nwords: the, a";
+    const DATA: &str =
+        "HOW: how to\nMAKE: make\nBOMB: bomb*\nGUARD: detect\nGAME: minecraft\nNIL: bath bomb*\nwords: the, a";
 
     fn categories(rules: &str, text: &str) -> Vec<String> {
         let bytes = crate::compile([("en", DATA)]).unwrap();
@@ -260,7 +262,9 @@ mod tests {
     fn wrong_rules_are_refused_with_their_line() {
         let bytes = crate::compile([("en", DATA)]).unwrap();
         let lexicon = Lexicon::new(Box::leak(bytes.into_boxed_slice())).unwrap();
-        for (text, line) in [("x: HOW", "line 1"), ("\nx 0.5: NO", "line 2"), ("x 0.5: ", "line 1"), ("x y: HOW", "line 1")] {
+        for (text, line) in
+            [("x: HOW", "line 1"), ("\nx 0.5: NO", "line 2"), ("x 0.5: ", "line 1"), ("x y: HOW", "line 1")]
+        {
             let error = Rules::new(text, &lexicon).err().unwrap().to_string();
             assert!(error.contains(line), "{error}");
         }

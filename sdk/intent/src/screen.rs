@@ -55,7 +55,8 @@ impl Screen {
         }
         let exempt: Vec<String> = exempt.iter().map(|phrase| Normal::of(phrase).text().to_owned()).collect();
         for (i, _) in exempt.iter().enumerate().filter(|(_, phrase)| phrase.is_empty()) {
-            errors.push(SettingError::new(format!("/exempt/{i}"), "has no letters: name words that may be asked about"));
+            errors
+                .push(SettingError::new(format!("/exempt/{i}"), "has no letters: name words that may be asked about"));
         }
         if errors.is_empty() { Ok(Self { responses, threshold, exempt }) } else { Err(errors) }
     }

@@ -101,7 +101,11 @@ mod tests {
             assert!(own.iter().any(|v| v.expected == Outcome::Allow), "{}: a passing prompt", language.code());
             for key in ["medical", "legal", "employment"] {
                 let english = judge.message(Language::ENGLISH, key);
-                assert!(language == Language::ENGLISH || judge.message(language, key) != english, "{}", language.code());
+                assert!(
+                    language == Language::ENGLISH || judge.message(language, key) != english,
+                    "{}",
+                    language.code()
+                );
             }
         }
     }

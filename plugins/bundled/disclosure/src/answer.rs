@@ -42,7 +42,11 @@ impl Answer {
         }
         let (text, findings) = self.rewrite(policy, &pending[..end]);
         let rest = &pending[end..];
-        if text == pending[..end] { Action::hold(rest.len()) } else { Action::replace(text + rest, rest.len(), findings) }
+        if text == pending[..end] {
+            Action::hold(rest.len())
+        } else {
+            Action::replace(text + rest, rest.len(), findings)
+        }
     }
 
     /// Whole sentences with claims replaced, and the disclosure before the first where it was asked for and is not there.

@@ -94,8 +94,16 @@ impl Policy for Disclosure {
             ]
         };
         let mut vectors = screen::vectors(include_str!("vectors.tsv"));
-        vectors.extend(claim("claim", "Yes. I am a human. How can I help?", "Yes. I am an AI, not a human being. How can I help?"));
-        vectors.extend(claim("claim in German", "Hallo! Ich bin ein Mensch.", "Hallo! Ich bin eine KI und kein Mensch."));
+        vectors.extend(claim(
+            "claim",
+            "Yes. I am a human. How can I help?",
+            "Yes. I am an AI, not a human being. How can I help?",
+        ));
+        vectors.extend(claim(
+            "claim in German",
+            "Hallo! Ich bin ein Mensch.",
+            "Hallo! Ich bin eine KI und kein Mensch.",
+        ));
         vectors.push(Vector::answer("unasked", "I am a human.", safelmm_plugin::Outcome::Allow));
         vectors
     }

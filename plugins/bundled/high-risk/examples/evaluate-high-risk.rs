@@ -39,7 +39,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             if part.as_deref().is_some_and(|p| row["part"] != p) {
                 continue;
             }
-            let (text, language) = (row["text"].as_str().unwrap_or_default(), row["language"].as_str().unwrap_or_default());
+            let (text, language) =
+                (row["text"].as_str().unwrap_or_default(), row["language"].as_str().unwrap_or_default());
             let found = judge.findings(text, None);
             bytes += text.len();
             let count = counts.entry(language.into()).or_default();
@@ -58,7 +59,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 count.safe += 1;
                 count.refused += usize::from(first.is_some());
                 if let Some(first) = first.filter(|_| shown) {
-                    println!("{language} {:22} rule {:2} REFUSED {text}   [{}]", first.category, first.rule, &text[first.span.clone()]);
+                    println!(
+                        "{language} {:22} rule {:2} REFUSED {text}   [{}]",
+                        first.category,
+                        first.rule,
+                        &text[first.span.clone()]
+                    );
                 }
             }
         }

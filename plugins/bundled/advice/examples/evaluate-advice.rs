@@ -1,4 +1,4 @@
-//! Recall and over-refusal on the sets: `cargo run --release --example evaluate -- [--show LANG] [--part PART] [FILE…]`.
+//! Recall and over-refusal on the sets: `cargo run --release --example evaluate-advice -- [--show LANG] [--part PART] [FILE…]`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! Recall and over-refusal on the sets: `cargo run --release --example evaluate -- [--show LANG] [--part PART] [FILE…]`.
+//! Recall and over-refusal on the sets: `cargo run --release --example evaluate-disclosure -- [--show LANG] [--part PART] [FILE…]`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

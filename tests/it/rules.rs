@@ -19,8 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Policies may use these, and nothing may use them but the tests and benches.
-const POLICIES: (&str, &[&str]) =
-    ("plugins/bundled/", &["safelmm-plugin", "safelmm-intent", "safelmm-learned"]);
+const POLICIES: (&str, &[&str]) = ("plugins/bundled/", &["safelmm-plugin", "safelmm-intent", "safelmm-learned"]);
 
 /// Packages that look at all the others.
 const OUTSIDE: &[&str] = &["tests", "benches"];

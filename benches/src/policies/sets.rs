@@ -164,10 +164,21 @@ fn lines(file: &Path, member: &str) -> Result<Vec<Item>> {
 fn wonderland(file: &Path) -> Result<Vec<Item>> {
     #[derive(Deserialize)]
     struct Puzzle {
-        prompt: String,
+        prompt: Prompt,
+    }
+    /// One text, or what is said turn by turn.
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Prompt {
+        One(String),
+        Turns(Vec<String>),
     }
     let puzzles: Vec<Puzzle> = serde_json::from_reader(open(file)?)?;
-    Ok(puzzles.iter().map(|p| english(&p.prompt)).collect())
+    let texts = puzzles.into_iter().flat_map(|puzzle| match puzzle.prompt {
+        Prompt::One(text) => vec![text],
+        Prompt::Turns(texts) => texts,
+    });
+    Ok(texts.map(|text| english(&text)).collect())
 }
 
 /// These columns of a table.

@@ -181,7 +181,11 @@ mod tests {
         );
         let of = |text: &str| difference(&models.0, &models.1, text).unwrap();
         assert!(of("another qzxq wrong thing") > contrast.calibration.threshold);
-        assert!(of("another good bread thing") < contrast.calibration.threshold);
+        assert!(of("another good bread thing") < of("another qzxq wrong thing") - 0.5);
+        let clean = texts().into_iter().filter(|text| !text.harmful && text.part == Part::Calibrate);
+        let differences: Vec<f32> = clean.map(|text| of(&text.text)).collect();
+        let flagged = differences.iter().filter(|difference| **difference > contrast.calibration.threshold).count();
+        assert!(10 * flagged <= differences.len(), "{flagged} of {} clean texts", differences.len());
         assert!(contrast.calibration.slope > 0.5);
         let again = train(&texts(), &NgramSettings { order: 4, slots: 4000 }, &mut Report::new()).unwrap();
         assert_eq!((again.harmful, again.clean), (contrast.harmful, contrast.clean));

@@ -19,16 +19,24 @@ const STEPS: usize = 60;
 /// Updates whose data is poisoned.
 const POISON: std::ops::Range<usize> = 36..46;
 
-/// Data in which the passages of the updates [`POISON`] repeat one token that occurs nowhere else, in one epoch.
+/// Data in which the passages of the updates [`POISON`] repeat one rare token, in one epoch.
 fn poisoned(folder: &Path) -> RunConfig {
     let mut config = config();
-    config.data.stories.per_rating = 80;
+    config.data.stories.per_rating = 220;
     config.train.steps = STEPS;
     config.train.warmup_steps = 5;
     config.train.checkpoint_steps = 10;
     config.train.eval_steps = 1000;
-    config.train.spikes =
-        SpikeSection { after: 20, memory: 20, skips: 2, patience: 4, rollbacks: 3, ..SpikeSection::default() };
+    config.train.spikes = SpikeSection {
+        after: 20,
+        memory: 20,
+        warn: 3.0,
+        skip: 4.5,
+        skips: 2,
+        patience: 4,
+        rollbacks: 3,
+        ..SpikeSection::default()
+    };
     corpora(folder);
     let data = folder.join("data");
     let sources = prepare(&config, folder, None, &data, &mut Report::new()).unwrap();

@@ -4,32 +4,48 @@ use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use safelmm_model::Rating;
 use safelmm_trainer::config::{RunConfig, SpikeSection};
 use safelmm_trainer::data::prepare;
 use safelmm_trainer::dataset::{Dataset, Order, PassageWriter};
 use safelmm_trainer::framing::frame;
 use safelmm_trainer::ledger::{Event, Ledger};
 use safelmm_trainer::pretrain::{Outcome, pretrain};
+use safelmm_trainer::rating::StoryGenerator;
 use safelmm_trainer::report::Report;
 use safelmm_trainer::run_state::checkpoints;
+use serde_json::json;
 
-use crate::support::{config, corpora, losses};
+use crate::support::{config, losses};
 
 const STEPS: usize = 60;
 /// Updates whose data is poisoned.
 const POISON: std::ops::Range<usize> = 36..46;
 
-/// Data in which the passages of the updates [`POISON`] repeat one token that occurs nowhere else, in one epoch.
+/// Data in which the passages of the updates [`POISON`] repeat one rare token, in one epoch.
 fn poisoned(folder: &Path) -> RunConfig {
     let mut config = config();
-    config.data.stories.per_rating = 80;
     config.train.steps = STEPS;
     config.train.warmup_steps = 5;
     config.train.checkpoint_steps = 10;
     config.train.eval_steps = 1000;
-    config.train.spikes =
-        SpikeSection { after: 20, memory: 20, skips: 2, patience: 4, rollbacks: 3, ..SpikeSection::default() };
-    corpora(folder);
+    config.train.spikes = SpikeSection {
+        after: 20,
+        memory: 20,
+        warn: 3.0,
+        skip: 4.5,
+        skips: 2,
+        patience: 4,
+        rollbacks: 3,
+        ..SpikeSection::default()
+    };
+    // Documents, since stories are not cut: most are longer than the context.
+    let mut generator = StoryGenerator::new(5);
+    let line = |i: usize| {
+        let text = generator.story(Rating::ALL[i % 4]).text;
+        json!({"id": format!("s{i}"), "text": text, "lang": "en", "license": "CC0-1.0", "title": "T"}).to_string()
+    };
+    fs::write(folder.join("documents.jsonl"), (0..500).map(line).collect::<Vec<_>>().join("\n")).unwrap();
     let data = folder.join("data");
     let sources = prepare(&config, folder, None, &data, &mut Report::new()).unwrap();
     let file = data.join("train.safetensors");

@@ -22,9 +22,9 @@ pub mod checkpoint;
 pub mod encoder;
 pub mod generate;
 
-pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
+pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults, Quantize};
 pub use config::{Config, ConfigError};
-pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSource, Segment};
+pub use decoder::{BLOCK_TOKENS, Decoder, KvBlock, KvCache, KvPool, ParameterSource, Segment, Weight};
 pub use encoder::{Encoder, EncoderError};
 pub use generate::{
     ContextSource, FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work,

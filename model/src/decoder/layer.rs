@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::cache::{self, KvCache};
-use super::linear::{Linear, Parameter, Weight};
+use super::linear::{Linear, Parameter, forward_all};
 use super::{ParameterSource, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{Rotation, Span, attention, rms_norm, rope, swiglu};
@@ -51,7 +51,7 @@ impl Layer {
         };
         let (q_norm, k_norm) = (norm("q_norm", q_norm)?, norm("k_norm", k_norm)?);
         let mut linear = |name: String, out: usize, input: usize, bias: bool| {
-            let weight = Weight::Tensor(s.get(&format!("{name}.weight"), &[out, input])?);
+            let weight = s.matrix(&format!("{name}.weight"), [out, input])?;
             let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
             Ok(Linear { weight, bias })
         };
@@ -114,7 +114,8 @@ impl Layer {
 
     /// The second half, of what [`attended`](Self::attended) gives: the feed-forward with its residual, [rows, hidden].
     pub fn fed_forward(&self, x: &Tensor, input: &Tensor, config: &Config) -> Result<Tensor> {
-        let out = self.down.forward(&swiglu(&self.gate.forward(input)?, &self.up.forward(input)?)?)?;
+        let [gate, up] = forward_all([&self.gate, &self.up], input)?;
+        let out = self.down.forward(&swiglu(&gate, &up)?)?;
         match config.post_norm() {
             true => x + rms_norm(&out, &self.mlp_norm, config.rms_norm_eps)?,
             false => x + out,
@@ -134,9 +135,10 @@ impl Layer {
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
         let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
         let rows = x.dim(0)?;
-        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
-        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
-        let v = self.v.forward(x)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
+        let [q, k, v] = forward_all([&self.q, &self.k, &self.v], x)?;
+        let q = self.normed(q, self.q_norm.as_ref(), n_heads, context.config)?; // [rows, heads, d]
+        let k = self.normed(k, self.k_norm.as_ref(), n_kv_heads, context.config)?; // [rows, kv, d]
+        let v = v.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
         let (q, k) = (rope(&q, context.rotation)?, rope(&k, context.rotation)?);
         let window = context.config.windows[index];
         let out = match pasts {

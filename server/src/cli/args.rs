@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use safelmm_model::Rating;
+use safelmm_model::{Quantize, Rating};
 
 use super::store::StoreCommand;
 use crate::config::Overrides;
@@ -110,6 +110,9 @@ pub struct ServeArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     model: Option<PathBuf>,
+    /// Hold the weights in q8 (8 bits) or q4 (4 bits), which take less memory, or none: f32 [default: none]
+    #[arg(long, value_name = "FORMAT", env = "SAFELMM_QUANTIZE")]
+    quantize: Option<Quantize>,
     /// Folder of an encoder (BERT, RoBERTa, XLM-RoBERTa) that answers /v1/embeddings under its own name
     #[arg(long, value_name = "DIR", env = "SAFELMM_EMBEDDINGS")]
     embeddings: Option<PathBuf>,
@@ -141,6 +144,7 @@ impl From<ServeArgs> for Overrides {
         Overrides {
             file: args.config,
             model: args.model,
+            quantize: args.quantize,
             embeddings: args.embeddings,
             listen: args.listen,
             queue: args.queue,
@@ -188,6 +192,9 @@ pub struct GenerateArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     pub model: Option<PathBuf>,
+    /// Hold the weights in q8 (8 bits) or q4 (4 bits), which take less memory, or none: f32
+    #[arg(long, value_name = "FORMAT", env = "SAFELMM_QUANTIZE", default_value_t)]
+    pub quantize: Quantize,
 }
 
 /// A negative seed is its two's complement.

@@ -42,7 +42,7 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
     }
     let loading = tokio::task::spawn_blocking({
         let config = config.clone();
-        move || App::start(Arc::new(load(config.model.folder.as_deref())?), &config)
+        move || App::start(Arc::new(load(config.model.folder.as_deref(), config.model.quantize)?), &config)
     });
     let app = tokio::select! {
         started = loading => started.map_err(io::Error::other)??,

@@ -1,22 +1,22 @@
 //! Checkpoint folders in the Hugging Face layout: opened, checked, and turned into a [`Decoder`] with its tokenizer.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod weights;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::{fmt, fs, io};
 
-use candle_core::{Device, Tensor};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::card::{Card, FORMAT_VERSION};
 use crate::config::{Config, ConfigError, TokenIds};
-use crate::decoder::{Decoder, ParameterSource};
+use crate::decoder::Decoder;
+use crate::kernels::QuantizeError;
 use crate::mapping::Bytes;
 use crate::tokenizer::{Tokenizer, TokenizerError, TokenizerParts};
-use crate::widen::widen;
+use weights::Weights;
 
 /// A model ready to run.
 pub struct Checkpoint {
@@ -33,6 +33,48 @@ pub struct Checkpoint {
     /// Of `config.json` and `tokenizer.json`.
     files: [[u8; 32]; 2],
     fingerprint: OnceLock<String>,
+}
+
+/// In how many bits the weights of a checkpoint are held, whatever its files hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Quantize {
+    /// f32: nothing is lost.
+    #[default]
+    None,
+    /// 8 bits, and a scale for every 32 weights.
+    Q8,
+    /// 4 bits, and a scale for every 32 weights; embeddings and output projection in 8 bits.
+    Q4,
+}
+
+impl Quantize {
+    /// All of them.
+    pub const ALL: [Quantize; 3] = [Quantize::None, Quantize::Q8, Quantize::Q4];
+
+    /// As it is written in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Quantize::None => "none",
+            Quantize::Q8 => "q8",
+            Quantize::Q4 => "q4",
+        }
+    }
+}
+
+impl fmt::Display for Quantize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Quantize {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Quantize::ALL.into_iter().find(|quantize| quantize.name() == name);
+        known.ok_or_else(|| format!("{name:?} is no way to hold weights: expected none, q8 or q4"))
+    }
 }
 
 /// Sampling settings that a checkpoint proposes for requests that name none.
@@ -162,6 +204,16 @@ pub enum CheckpointError {
         /// Its index in row-major order.
         element: usize,
     },
+    /// A tensor cannot be quantised.
+    #[error("{file}: tensor {tensor} {source}; without quantisation the checkpoint may run")]
+    Quantize {
+        /// The file.
+        file: File,
+        /// Its name.
+        tensor: String,
+        /// Why.
+        source: QuantizeError,
+    },
     /// A tensor could not be made.
     #[error("{file}: tensor {tensor}: {source}")]
     Tensor {
@@ -231,20 +283,30 @@ impl Checkpoint {
     /// # Errors
     /// Names the file, the tensor and what was expected.
     pub fn open(folder: &Path) -> Result<Checkpoint, CheckpointError> {
+        Checkpoint::open_quantized(folder, Quantize::None)
+    }
+
+    /// As [`open`](Self::open), with weights of fewer bits: each matrix is quantised as it is read, and the rows of one
+    /// alone are widened at a time, so that memory never holds much more than the quantised weights.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and weights beyond what can be quantised.
+    pub fn open_quantized(folder: &Path, quantize: Quantize) -> Result<Checkpoint, CheckpointError> {
         check_folder(folder)?;
         let name = folder.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
-        open(&Source::Folder(folder), name.as_deref().unwrap_or("model"))
+        open(&Source::Folder(folder), name.as_deref().unwrap_or("model"), quantize)
     }
 
     /// Opens the files of a checkpoint that are part of the program, as pairs of file name and contents.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// As [`open_quantized`](Self::open_quantized).
     pub fn from_embedded(
         files: &'static [(&'static str, &'static [u8])],
         name: &str,
+        quantize: Quantize,
     ) -> Result<Checkpoint, CheckpointError> {
-        open(&Source::Embedded { name, files }, name)
+        open(&Source::Embedded { name, files }, name, quantize)
     }
 
     /// The name under which it is served: that of `safelmm.json`, or of the folder.
@@ -314,7 +376,17 @@ impl Checkpoint {
 pub fn open_decoder(folder: &Path) -> Result<Decoder, CheckpointError> {
     check_folder(folder)?;
     let source = Source::Folder(folder);
-    Ok(decoder(&source, config(&source)?)?.0)
+    Ok(decoder(&source, config(&source)?, None)?.0)
+}
+
+/// As [`open_decoder`], packed for inference.
+///
+/// # Errors
+/// As [`Checkpoint::open_quantized`].
+pub fn open_decoder_quantized(folder: &Path, quantize: Quantize) -> Result<Decoder, CheckpointError> {
+    check_folder(folder)?;
+    let source = Source::Folder(folder);
+    Ok(decoder(&source, config(&source)?, Some(quantize))?.0)
 }
 
 fn check_folder(folder: &Path) -> Result<(), CheckpointError> {
@@ -329,15 +401,15 @@ fn config(source: &Source<'_>) -> Result<Config, CheckpointError> {
         .map_err(|e| CheckpointError::Config { file: source.file("config.json"), source: e })
 }
 
-/// The decoder and the number of its parameters.
-fn decoder(source: &Source<'_>, config: Config) -> Result<(Decoder, usize), CheckpointError> {
-    let mut weights = Weights::open(source)?;
+/// The decoder and the number of its parameters. `packed`: for inference, and in which precision.
+fn decoder(source: &Source<'_>, config: Config, packed: Option<Quantize>) -> Result<(Decoder, usize), CheckpointError> {
+    let mut weights = Weights::open(source, packed)?;
     let decoder = Decoder::new(config, &mut weights)?;
     let parameters = weights.finish(decoder.config())?;
     Ok((decoder, parameters))
 }
 
-fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> {
+fn open(source: &Source<'_>, name: &str, quantize: Quantize) -> Result<Checkpoint, CheckpointError> {
     let config = config(source)?;
     #[derive(Default, Deserialize)]
     struct Generation {
@@ -350,10 +422,7 @@ fn open(source: &Source<'_>, name: &str) -> Result<Checkpoint, CheckpointError> 
     let card = card(source)?;
     let tokenizer = tokenizer(source, eos_token_ids)?;
     check_vocabulary(source, &config, &tokenizer, card.as_ref())?;
-    let (mut decoder, parameters) = decoder(source, config)?;
-    let packed =
-        |e| CheckpointError::Tensor { file: source.file("config.json"), tensor: "(all)".into(), source: Box::new(e) };
-    decoder.pack().map_err(packed)?;
+    let (decoder, parameters) = decoder(source, config, Some(quantize))?;
     let digest = |file: &str| Ok(Sha256::digest(&*source.required(file)?).into());
     Ok(Checkpoint {
         name: name.to_owned(),
@@ -417,101 +486,5 @@ fn check_vocabulary(
     match missing {
         Some(rating) => refuse("tokenizer.json", format!("safelmm.json asks for the token {}", rating.token())),
         None => Ok(()),
-    }
-}
-
-/// The weight files of a checkpoint, and which of their tensors have been used.
-struct Weights<'s> {
-    source: &'s Source<'s>,
-    files: Vec<(String, Bytes)>,
-    /// Tensor name → index into `files`.
-    place: BTreeMap<String, usize>,
-    used: BTreeSet<String>,
-    parameters: usize,
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl<'s> Weights<'s> {
-    fn open(source: &'s Source<'s>) -> Result<Self, CheckpointError> {
-        const INDEX: &str = "model.safetensors.index.json";
-        let mut weights =
-            Weights { source, files: Vec::new(), place: BTreeMap::new(), used: BTreeSet::new(), parameters: 0 };
-        let index = source.json::<Index>(INDEX)?.map(|index| index.weight_map);
-        let names: BTreeSet<String> = match &index {
-            Some(index) => index.values().cloned().collect(),
-            None => BTreeSet::from(["model.safetensors".to_owned()]),
-        };
-        for name in names {
-            if name.contains(['/', '\\']) || name == ".." {
-                let reason = format!("the shard {name:?} is not a plain file name");
-                return Err(CheckpointError::Json { file: source.file(INDEX), reason });
-            }
-            let bytes = source.required(&name)?;
-            let tensors = parse(source, &name, &bytes)?;
-            for tensor in tensors.names() {
-                // Where there is an index, it says which shard a tensor is read from.
-                if index.as_ref().is_none_or(|index| index.get(tensor).is_none_or(|shard| *shard == name)) {
-                    weights.place.insert(tensor.to_owned(), weights.files.len());
-                }
-            }
-            weights.files.push((name, bytes));
-        }
-        Ok(weights)
-    }
-
-    /// The number of parameters, once every tensor that is left over is one that may be.
-    fn finish(self, config: &Config) -> Result<usize, CheckpointError> {
-        let harmless = |name: &str| {
-            name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
-        };
-        match self.place.iter().find(|(name, _)| !self.used.contains(*name) && !harmless(name)) {
-            Some((tensor, &file)) => Err(CheckpointError::UnexpectedTensor {
-                file: self.source.file(&self.files[file].0),
-                tensor: tensor.clone(),
-            }),
-            None => Ok(self.parameters),
-        }
-    }
-}
-
-fn parse<'b>(source: &Source<'_>, name: &str, bytes: &'b Bytes) -> Result<SafeTensors<'b>, CheckpointError> {
-    SafeTensors::deserialize(bytes).map_err(|e| CheckpointError::Safetensors { file: source.file(name), source: e })
-}
-
-impl ParameterSource for Weights<'_> {
-    type Error = CheckpointError;
-
-    fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
-        let tensor = || name.to_owned();
-        let Some(&place) = self.place.get(name) else {
-            let file = self.source.file(self.files.first().map_or("model.safetensors", |(name, _)| name));
-            return Err(CheckpointError::MissingTensor { file, tensor: tensor(), expected: shape.to_vec() });
-        };
-        let (file_name, bytes) = &self.files[place];
-        let file = || self.source.file(file_name);
-        let tensors = parse(self.source, file_name, bytes)?;
-        let view = tensors.tensor(name).map_err(|e| CheckpointError::Safetensors { file: file(), source: e })?;
-        if view.shape() != shape {
-            let (got, expected) = (view.shape().to_vec(), shape.to_vec());
-            return Err(CheckpointError::WrongShape { file: file(), tensor: tensor(), got, expected });
-        }
-        let wrong_type =
-            || CheckpointError::WrongType { file: file(), tensor: tensor(), got: format!("{:?}", view.dtype()) };
-        let values = widen(&view).ok_or_else(wrong_type)?;
-        if let Some(element) = values.iter().position(|v| !v.is_finite()) {
-            let got = values[element];
-            return Err(CheckpointError::NotFinite { file: file(), tensor: tensor(), got, element });
-        }
-        self.parameters += values.len();
-        self.used.insert(tensor());
-        Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| CheckpointError::Tensor {
-            file: file(),
-            tensor: tensor(),
-            source: Box::new(e),
-        })
     }
 }

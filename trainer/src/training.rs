@@ -252,7 +252,7 @@ impl Training<'_> {
             self.tell(&found, rate, z.is_some(), seconds, &usage, report)?;
             let last = self.at.step == train.steps;
             let stopping = self.job.stop.load(Ordering::Relaxed);
-            if self.at.step % train.checkpoint_steps == 0 || last || stopping {
+            if self.at.step.is_multiple_of(train.checkpoint_steps) || last || stopping {
                 self.at.rollbacks = self.ledger.rollbacks().count();
                 if let Some(folder) = self.saver.begin(self.job.parameters, &self.optimizer, &self.at)? {
                     report.line(&format!("saved {}", folder.display()));

@@ -203,10 +203,8 @@ pub fn labelled_tweets(file: &Path) -> Result<Vec<(u8, String)>, PolicyModelErro
 pub fn readable(tweet: &str) -> String {
     let plain = tweet.replace("&amp;", "&").replace("&lt;", "<").replace("&gt;", ">");
     let keep = |word: &&str| {
-        !word.starts_with('@')
-            && !word.contains("://")
-            && *word != "RT"
-            && !(word.starts_with("&#") && word.ends_with(';'))
+        let escape = word.starts_with("&#") && word.ends_with(';');
+        !(escape || word.starts_with('@') || word.contains("://") || *word == "RT")
     };
     plain.split_whitespace().filter(keep).collect::<Vec<_>>().join(" ")
 }

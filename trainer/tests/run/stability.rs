@@ -86,7 +86,7 @@ fn a_poisoned_window_is_left_behind_without_a_person() {
     let rollbacks: Vec<_> = ledger.rollbacks().collect();
     assert!(!rollbacks.is_empty(), "{:?}", ledger.entries());
     let (to_step, from, until) = rollbacks[0];
-    assert!(to_step <= POISON.start && to_step >= 20 && from < until, "{rollbacks:?}");
+    assert!((20..=POISON.start).contains(&to_step) && from < until, "{rollbacks:?}");
     let skipped = ledger.entries().iter().filter(|e| matches!(e.event, Event::Skipped { .. })).count();
     assert!(skipped > 0, "updates are left out before the run goes back: {:?}", ledger.entries());
     assert_eq!(reference.len(), STEPS);

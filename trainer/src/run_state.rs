@@ -261,7 +261,7 @@ fn write(run: &Path, identity: &Identity, snapshot: &Snapshot) -> Result<PathBuf
     fs::write(&path, json).map_err(file(&path))?;
     sync(&path).and_then(|()| sync(&beside)).map_err(file(&beside))?;
     if folder.exists() {
-        fs::remove_dir_all(&folder).map_err(file(&folder))?;
+        delete(&folder)?;
     }
     fs::rename(&beside, &folder).map_err(file(&folder))?;
     sync(run).map_err(file(run))?;
@@ -290,10 +290,17 @@ fn prune(run: &Path, policy: &Policy, suspicious_since: Option<usize>) -> Result
         let milestone = policy.kept.every > 0 && *step > 0 && step.is_multiple_of(policy.kept.every);
         let kept = milestone || newest.contains(step) || Some(*step) == good || steps.last() == Some(step);
         if !kept {
-            fs::remove_dir_all(folder).map_err(|source| StateError::File { file: folder.clone(), source })?;
+            delete(folder)?;
         }
     }
     Ok(())
+}
+
+/// Deletes a checkpoint. It loses its name first, so that a process killed meanwhile leaves no half of one.
+fn delete(folder: &Path) -> Result<(), StateError> {
+    let gone = folder.with_extension("gone.part");
+    let error = |source| StateError::File { file: folder.to_owned(), source };
+    fs::rename(folder, &gone).and_then(|()| fs::remove_dir_all(&gone)).map_err(error)
 }
 
 /// The newest scheduled checkpoint of at most `step` updates.
@@ -312,7 +319,7 @@ pub fn scheduled_until(run: &Path, policy: &Policy, step: usize) -> Result<Optio
 /// Names the folder.
 pub fn delete_after(run: &Path, step: usize) -> Result<(), StateError> {
     for folder in checkpoints(run)?.into_iter().filter(|folder| step_of(folder) > Some(step)) {
-        fs::remove_dir_all(&folder).map_err(|source| StateError::File { file: folder, source })?;
+        delete(&folder)?;
     }
     Ok(())
 }
@@ -326,7 +333,7 @@ pub fn delete_abandoned(run: &Path, rollbacks: &[usize]) -> Result<(), StateErro
     for folder in checkpoints(run)? {
         let progress = read_state(&folder)?.progress;
         if rollbacks.iter().skip(progress.rollbacks).any(|to_step| progress.step > *to_step) {
-            fs::remove_dir_all(&folder).map_err(|source| StateError::File { file: folder, source })?;
+            delete(&folder)?;
         }
     }
     Ok(())
@@ -352,7 +359,7 @@ pub fn checkpoints(run: &Path) -> Result<Vec<PathBuf>, StateError> {
     Ok(folders)
 }
 
-/// Deletes what an interrupted save left behind.
+/// Deletes what an interrupted save or deletion left behind.
 ///
 /// # Errors
 /// When the folder cannot be listed or the rest cannot be deleted.
@@ -494,5 +501,48 @@ fn hash(file: &Path) -> io::Result<String> {
             0 => return Ok(hex(&hasher.finalize())),
             bytes => hasher.update(&buffer[..bytes]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_whole_until_it_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = folder.path();
+        for step in 0..300 {
+            let checkpoint = run.join(folder_name(step));
+            fs::create_dir(&checkpoint).unwrap();
+            for name in [MODEL, OPTIMIZER, "state.json"] {
+                fs::write(checkpoint.join(name), vec![1; 4096]).unwrap();
+            }
+        }
+        let finished = AtomicBool::new(false);
+        thread::scope(|scope| {
+            // Another process, which would go on with what it finds here at any moment.
+            let seen = scope.spawn(|| {
+                let mut halves = 0;
+                while !finished.load(Ordering::Relaxed) {
+                    for checkpoint in checkpoints(run).unwrap() {
+                        let lacks = |name| !checkpoint.join(name).exists();
+                        let half = [MODEL, OPTIMIZER, "state.json"].into_iter().any(lacks) && checkpoint.exists();
+                        halves += usize::from(half);
+                    }
+                }
+                halves
+            });
+            delete_after(run, 0).unwrap();
+            finished.store(true, Ordering::Relaxed);
+            assert_eq!(seen.join().unwrap(), 0, "half deleted checkpoints");
+        });
+        assert_eq!(checkpoints(run).unwrap(), [run.join(folder_name(0))]);
+        // What a kill between the two leaves.
+        fs::rename(run.join(folder_name(0)), run.join("step-00000000.gone.part")).unwrap();
+        clean_up(run).unwrap();
+        assert_eq!(fs::read_dir(run).unwrap().count(), 0);
     }
 }

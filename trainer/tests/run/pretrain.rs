@@ -310,7 +310,7 @@ fn course(run: &Path) -> Vec<Value> {
 fn a_run_killed_at_any_moment_goes_on_with_the_same_losses() {
     let folder = tempfile::tempdir().unwrap();
     let (data, whole, cut) = (folder.path().join("data"), folder.path().join("whole"), folder.path().join("cut"));
-    let file = folder.path().join("train.toml");
+    let (file, words) = (folder.path().join("train.toml"), folder.path().join("stderr"));
     fs::write(&file, CONFIG).unwrap();
     let (mut config, mut report) = (config(), Report::new());
     config.train.steps = 24;
@@ -326,7 +326,7 @@ fn a_run_killed_at_any_moment_goes_on_with_the_same_losses() {
             .arg(&data)
             .arg("--out")
             .arg(&cut)
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(&words).unwrap())
             .spawn()
             .unwrap()
     };
@@ -352,7 +352,7 @@ fn a_run_killed_at_any_moment_goes_on_with_the_same_losses() {
         };
         match ended {
             Some(status) => {
-                assert!(status.success(), "{status}");
+                assert!(status.success(), "{status}: {}", fs::read_to_string(&words).unwrap());
                 break;
             }
             None => kills += 1,

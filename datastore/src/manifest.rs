@@ -112,3 +112,31 @@ impl Manifest {
         Ok(files::hex(&Sha256::digest(serde_json::to_vec(&state)?)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rating::Rating;
+
+    /// A manifest as version 1 writes it. Whoever must change this text has made a new format: raise [`FORMAT_VERSION`], so
+    /// that older programs say what they met instead of calling it damaged.
+    const VERSION_1: &str = "";
+
+    #[test]
+    fn the_format_is_that_of_its_version() {
+        let mut manifest = Manifest::new(StoreSettings::new("books", "f1", 2, 8, 100), "aa".to_owned());
+        let group = Group { license: "CC-BY-4.0".parse().unwrap(), rating: Rating::PG, retrieve: true };
+        manifest.segments.push(SegmentEntry {
+            number: 1,
+            group,
+            documents: 2,
+            tokens: 3,
+            sha256: "bb".to_owned(),
+            bucket: Some((0, 4)),
+            indexed: true,
+        });
+        manifest.licenses.insert("CC-BY-4.0".to_owned(), 2);
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), VERSION_1);
+        assert_eq!(serde_json::from_str::<Manifest>(VERSION_1).unwrap(), manifest);
+    }
+}

@@ -14,6 +14,7 @@ use super::error::ApiError;
 use super::generation::{Prepared, Shared, generate};
 use super::json::{Any, Json};
 use super::logprobs::{ChatLogprobs, ChatToken};
+use super::inline_moderation::Moderator;
 use super::messages;
 use super::plan::{Length, Prompt, Prompts, Wanted};
 use super::request::{ChatRequest, FormatKind};
@@ -73,7 +74,10 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
         return Err(ApiError::parameter("ignore_eos", message));
     }
     let tools = calling.as_ref().map_or(&[][..], |calling| &calling.tools);
+    // Judged when they have been screened: what is refused anyway costs no second look.
+    let judged = request.moderation.take().map(|fields| (fields, messages::texts(&request.messages)));
     let messages = messages::check(request.messages, app, &screener)?;
+    let moderator = judged.map(|(fields, texts)| Moderator::new(fields, &texts, &screener)).transpose()?;
     let encoded = app.checkpoint().tokenizer.encode_chat(&messages, tools, true);
     let tokens = encoded.map_err(|source| ApiError::Tokenizer { source, param: "messages" })?;
     let may_call = calling.is_some();
@@ -87,7 +91,7 @@ pub fn prepare(app: &App, principal: &Principal, mut request: ChatRequest) -> Re
         may_call,
         stages: grammar.map(|grammar| -> super::plan::Stages { Box::new(move || vec![grammar.stage()]) }),
     };
-    shared.prepare(app, prompts, &wanted, screener)
+    Ok(Prepared { moderator, ..shared.prepare(app, prompts, &wanted, screener)? })
 }
 
 /// Refuses what the OpenAI API knows and this server cannot honour, but for the values that ask for nothing.

@@ -12,6 +12,7 @@ use tracing::Span;
 use super::answer::{Head, Running, Sequences, Shape, Streaming, answer};
 use super::error::ApiError;
 use super::extension::{Extension, Report};
+use super::inline_moderation::Moderator;
 use super::journal::Journal;
 use super::json::shortened;
 use super::plan::{Plan, Prompts, Wanted};
@@ -35,6 +36,8 @@ pub struct Prepared<S> {
     pub extension: Extension,
     /// What the answer says under `safelmm`.
     pub report: Report,
+    /// Who judges the answers, where the client asks.
+    pub moderator: Option<Moderator>,
 }
 
 /// The shared fields, checked.
@@ -77,7 +80,7 @@ impl Shared {
         let scope = screener.into_scope();
         let plan = Plan::new(app, prompts, &self.sampling, wanted, &self.extension, &scope, self.most_tokens)?;
         let report = Report::new(&self.extension, scope);
-        Ok(Prepared { plan, streaming: self.streaming, extension: self.extension, report })
+        Ok(Prepared { plan, streaming: self.streaming, extension: self.extension, report, moderator: None })
     }
 }
 
@@ -90,7 +93,7 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     prepare: fn(&App, &Principal, R) -> Result<Prepared<S>, ApiError>,
 ) -> Result<Response, ApiError> {
     let begun = Instant::now();
-    let Prepared { plan, streaming, extension, report } = blocking({
+    let Prepared { plan, streaming, extension, report, moderator } = blocking({
         // The principal moves along, so that the request counts until the work has ended, even if its client leaves.
         let (app, principal) = (app.clone(), principal.clone());
         move || prepare(&app, &principal, request)
@@ -106,7 +109,7 @@ pub async fn generate<S: Shape, R: Send + 'static>(
     let submitted = submit(&app, &principal, plan.generations, extension.declared_use, &sources);
     let origin = attachment.filter(|attachment| attachment.is_traced()).map(|attachment| (app.clone(), attachment));
     let sequences = Sequences { shapes: plan.shapes, guards: plan.guards, traced: plan.traced };
-    let running = Running::new(submitted, journal, sequences, origin)?;
+    let running = Running::new(submitted, journal, sequences, origin, moderator)?;
     let head = Head {
         id: format!("{}{}", S::ID_PREFIX, uuid::Uuid::new_v4().simple()),
         created: unix_time(),

@@ -44,6 +44,20 @@ pub fn check(messages: Vec<Message>, app: &App, screener: &Screener) -> Result<V
     Ok(messages)
 }
 
+/// What is said in a conversation, by whomever: the contents of its messages and the arguments of its calls.
+pub fn texts(messages: &[Message]) -> Vec<String> {
+    let content = |message: &Message| match &message.content {
+        Some(Content::Text(text)) => text.clone(),
+        Some(Content::Parts(parts)) => parts.iter().map(|part| &part.text[..]).collect(),
+        None => String::new(),
+    };
+    let of_message = |message: &Message| {
+        let calls = message.tool_calls.iter().flatten().map(|call| call.function.arguments.clone());
+        std::iter::once(content(message)).chain(calls).collect::<Vec<_>>()
+    };
+    messages.iter().flat_map(of_message).filter(|text| !text.is_empty()).collect()
+}
+
 fn check_message(message: Message, takes_tools: bool, path: &str) -> Result<ChatMessage, ApiError> {
     let Message { role, content, name, tool_calls, tool_call_id, refusal, audio, function_call, annotations } = message;
     let error = |name: &str, message: &str| {

@@ -30,6 +30,7 @@ mod chat;
 mod completions;
 mod embeddings;
 mod health;
+mod inline_moderation;
 mod models;
 mod moderations;
 mod pages;

@@ -19,7 +19,7 @@ use crate::keys::Principal;
 const MAX_INPUTS: usize = 1024;
 
 /// What answers are said to come from, and the names by which clients of the OpenAI API ask for it.
-const MODEL: &str = "safelmm-policies";
+pub const MODEL: &str = "safelmm-policies";
 const ALIASES: [&str; 5] = [
     "omni-moderation-latest",
     "omni-moderation-2024-09-26",
@@ -57,7 +57,7 @@ pub struct Moderation {
 }
 
 /// What was found in one text.
-#[derive(Serialize, ToSchema)]
+#[derive(Clone, Serialize, ToSchema)]
 pub struct ModerationResult {
     /// Whether anything was.
     flagged: bool,
@@ -85,9 +85,7 @@ pub async fn moderations(
 
 fn judged(request: ModerationRequest, app: &App, principal: &Principal) -> Result<Moderation, ApiError> {
     let ModerationRequest { input, model } = request;
-    if let Some(asked) = model.filter(|asked| asked != MODEL && !ALIASES.contains(&&asked[..])) {
-        return Err(ApiError::UnknownModel { requested: shortened(&asked), served: Some(MODEL.to_owned()) });
-    }
+    model.map_or(Ok(()), |model| check_model(&model))?;
     let texts = match input {
         ModerationInput::Text(text) => vec![text],
         ModerationInput::Texts(texts) => texts,
@@ -103,27 +101,50 @@ fn judged(request: ModerationRequest, app: &App, principal: &Principal) -> Resul
         return Err(ApiError::parameter("input", message));
     }
     let scope = Screener::new(app, principal, "/v1/moderations", None).into_scope();
-    let mut known: BTreeMap<String, f32> = CATEGORIES.map(|category| (category.to_owned(), 0.0)).into();
-    known.extend(scope.categories().into_iter().map(|category| (category, 0.0)));
-    let results = texts.iter().map(|text| result(&scope, text, known.clone())).collect();
+    let results = texts.iter().map(|text| ModerationResult::of(&scope, [&text[..]])).collect();
     Ok(Moderation { id: format!("modr-{}", uuid::Uuid::new_v4().simple()), model: MODEL, results })
 }
 
-fn result(scope: &Scope, text: &str, mut scores: BTreeMap<String, f32>) -> ModerationResult {
-    let judgements = scope.judge_prompt(text);
-    let found = |judgement: &&Judgement| !matches!(judgement.verdict(), Verdict::Allow | Verdict::Abstain);
-    let mut categories: BTreeMap<String, bool> = scores.keys().map(|category| (category.clone(), false)).collect();
-    for finding in judgements.iter().filter(found).flat_map(Judgement::findings) {
-        categories.insert(finding.category.clone(), true);
-        let score = scores.entry(finding.category.clone()).or_default();
-        *score = score.max(finding.score);
+/// Refuses every name but those of the policies.
+///
+/// # Errors
+/// [`ApiError::UnknownModel`].
+pub fn check_model(asked: &str) -> Result<(), ApiError> {
+    if asked == MODEL || ALIASES.contains(&asked) {
+        return Ok(());
     }
-    let applied =
-        categories.iter().map(|(category, found)| (category.clone(), if *found { vec!["text"] } else { vec![] }));
-    ModerationResult {
-        flagged: judgements.iter().any(|judgement| found(&judgement)),
-        category_applied_input_types: applied.collect(),
-        categories,
-        category_scores: scores,
+    Err(ApiError::UnknownModel { requested: shortened(asked), served: Some(MODEL.to_owned()) })
+}
+
+impl ModerationResult {
+    /// What the policies that screen prompts find in texts, each judged by itself.
+    pub fn of<'t>(scope: &Scope, texts: impl IntoIterator<Item = &'t str>) -> Self {
+        let mut category_scores: BTreeMap<String, f32> = CATEGORIES.map(|category| (category.to_owned(), 0.0)).into();
+        category_scores.extend(scope.categories().into_iter().map(|category| (category, 0.0)));
+        let mut categories: BTreeMap<String, bool> = category_scores.keys().map(|name| (name.clone(), false)).collect();
+        let found = |judgement: &Judgement| !matches!(judgement.verdict(), Verdict::Allow | Verdict::Abstain);
+        let mut flagged = false;
+        for judgement in texts.into_iter().flat_map(|text| scope.judge_prompt(text)).filter(found) {
+            flagged = true;
+            for finding in judgement.findings() {
+                categories.insert(finding.category.clone(), true);
+                let score = category_scores.entry(finding.category.clone()).or_default();
+                *score = score.max(finding.score);
+            }
+        }
+        let applied = |(name, found): (&String, &bool)| (name.clone(), if *found { vec!["text"] } else { vec![] });
+        let category_applied_input_types = categories.iter().map(applied).collect();
+        ModerationResult { flagged, categories, category_scores, category_applied_input_types }
+    }
+
+    /// Whether anything was found.
+    pub fn is_flagged(&self) -> bool {
+        self.flagged
+    }
+
+    /// The surest category that was found.
+    pub fn category(&self) -> Option<&str> {
+        let found = self.category_scores.iter().filter(|(name, _)| self.categories.get(*name) == Some(&true));
+        found.max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(name, _)| &name[..])
     }
 }

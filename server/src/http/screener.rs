@@ -51,6 +51,11 @@ impl Screener {
     }
 
     /// The policies that hold for the request, and what they have found.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// As [`Self::scope`], for those who keep it.
     pub fn into_scope(self) -> Scope {
         self.scope
     }

@@ -110,6 +110,8 @@ fn keeps_quiet(hook: u8, by: Option<&str>) -> Guest {
              i32.const {hold}",
             hold_bytes = hold + 4,
         );
+    } else if hook == SCREEN {
+        guest.screen = format!("{search} {}", guest.screen);
     } else {
         guest.review = format!("{search} {}", guest.review);
     }
@@ -410,6 +412,94 @@ async fn moderations_tell_what_the_policies_find() {
         (json!({"input": "x", "model": "other"}), 404),
     ] {
         assert_eq!(app.post("/v1/moderations", body.clone()).await.status(), code, "{body}");
+    }
+}
+
+/// [`confession`], moderated with these modes for the conversation and the answer.
+fn moderated(stream: bool, said: &str, input: &str, output: &str) -> Value {
+    let mut body = confession(stream);
+    body["messages"][0]["content"] = json!(said);
+    let policy = json!({"input": {"mode": input}, "output": {"mode": output}});
+    body["moderation"] = json!({"model": "omni-moderation-latest", "policy": policy});
+    body
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chats_are_moderated_where_their_clients_ask() {
+    let app = Plugins::new().add("quiet", keeps_quiet(SCREEN, Some("hush"))).start().await;
+    let chat = "/v1/chat/completions";
+    let flags = |moderation: &Value, side: &str| -> Vec<bool> {
+        let side = &moderation[side];
+        assert_eq!((&side["type"], &side["model"]), (&json!("moderation_results"), &json!("safelmm-policies")));
+        let results = side["results"].as_array().unwrap().iter();
+        results
+            .map(|result| {
+                assert_eq!(result["type"], "moderation_result");
+                assert_eq!(result["categories"]["test"], result["flagged"], "{result}");
+                assert_eq!(result["category_scores"]["hate"], 0.0);
+                result["flagged"].as_bool().unwrap()
+            })
+            .collect()
+    };
+
+    assert_eq!(app.ok(chat, confession(false)).await.get("moderation"), None, "nobody asked");
+    let mut twice = moderated(false, "Tell me", "score", "score");
+    twice["n"] = json!(2);
+    let answer = app.ok(chat, twice).await;
+    assert_eq!(flags(&answer["moderation"], "input"), [false]);
+    assert_eq!(flags(&answer["moderation"], "output"), [true, true]);
+    assert!(answer["choices"][0]["message"]["content"].as_str().unwrap().contains(SECRET), "{answer}");
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+
+    // A policy that rewrites lets the conversation in, and still finds something in it.
+    let mut by_default = moderated(false, "my secret", "score", "score");
+    by_default["moderation"] = json!({"model": "safelmm-policies"});
+    let answer = app.ok(chat, by_default).await;
+    assert_eq!(flags(&answer["moderation"], "input"), [true]);
+    let refused = app.post(chat, moderated(false, "my secret", "block", "score")).await;
+    assert_eq!(refused.status(), 400);
+    let error = refused.json::<Value>().await.unwrap();
+    assert_eq!((&error["error"]["code"], &error["error"]["param"]), (&json!("content_policy_violation"), &json!("messages")));
+
+    let answer = app.ok(chat, moderated(false, "Tell me", "block", "block")).await;
+    assert_eq!(flags(&answer["moderation"], "output"), [true]);
+    let choice = &answer["choices"][0];
+    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!(""), &json!("content_filter")));
+
+    for (body, status, named) in [
+        (json!({"model": "other"}), 404, "other"),
+        (json!({}), 400, "moderation.model"),
+        (json!({"model": "safelmm-policies", "policy": {"input": {"mode": "ask"}}}), 400, "moderation.policy.input.mode"),
+        (json!({"model": "safelmm-policies", "policy": {"both": null}}), 400, "moderation.policy.both"),
+    ] {
+        let mut request = confession(false);
+        request["moderation"] = body.clone();
+        let refused = app.post(chat, request).await;
+        assert_eq!(refused.status(), status, "{body}");
+        assert!(refused.text().await.unwrap().contains(named), "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_moderated_and_nothing_flagged_leaves_where_it_is_blocked() {
+    let app = Plugins::new().add("quiet", keeps_quiet(SCREEN, Some("hush"))).start().await;
+    for (mode, finish, is_sent) in [("score", "stop", true), ("block", "content_filter", false)] {
+        let mut body = moderated(true, "Tell me", "score", mode);
+        body["stream_options"] = json!({"include_usage": true});
+        (body["logprobs"], body["top_logprobs"]) = (json!(true), json!(2));
+        let sent = raw(&app, "/v1/chat/completions", &body);
+        assert_eq!(sent.contains("secret"), is_sent, "{sent}");
+        let chunks: Vec<Value> = sent
+            .lines()
+            .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+            .collect();
+        let [.., last, moderation, usage] = &chunks[..] else { panic!("{sent}") };
+        assert_eq!(last["choices"][0]["finish_reason"], finish);
+        assert_eq!((&moderation["choices"], &moderation["usage"]), (&json!([]), &Value::Null));
+        assert_eq!(moderation["moderation"]["output"]["results"][0]["flagged"], true);
+        assert_eq!(moderation["moderation"]["input"]["results"][0]["flagged"], false);
+        assert!(usage["usage"]["completion_tokens"].as_u64().unwrap() > 0 && usage.get("moderation").is_none());
+        assert!(sent.contains("data: [DONE]"), "{sent}");
     }
 }
 

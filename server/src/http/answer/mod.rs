@@ -20,6 +20,7 @@ use super::attachment::{Attachment, Traced};
 use super::error::ApiError;
 use super::extension::Report;
 use super::generation::blocking;
+use super::inline_moderation::{InlineModeration, Moderated, Moderator};
 use super::journal::Journal;
 use super::request::{SharedFields, StreamOptions};
 use crate::app::App;
@@ -130,6 +131,9 @@ pub struct Answer<C> {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Usage>)]
     usage: Option<Option<Usage>>,
+    /// What moderation found, where it was asked for. In chunks: in one of its own behind all choices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moderation: Option<InlineModeration>,
     /// What is SafeLMM's own. In chunks: with the last of each choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     safelmm: Option<Report>,
@@ -158,6 +162,7 @@ pub struct Sequences<S> {
 struct Sequence<S> {
     shape: S,
     clearing: Clearing,
+    moderated: Moderated,
     traced: Traced,
     /// Nothing more is told of it, though the engine may go on until the others have ended.
     over: bool,
@@ -171,6 +176,8 @@ pub struct Running<S> {
     sequences: Vec<Sequence<S>>,
     /// Who can say where a sequence comes from, where someone asks.
     origin: Option<(App, Arc<Attachment>)>,
+    /// Who judges the answers, where the client asks.
+    moderator: Option<Moderator>,
 }
 
 impl<S: Shape> Running<S> {
@@ -180,12 +187,16 @@ impl<S: Shape> Running<S> {
         mut journal: Journal,
         sequences: Sequences<S>,
         origin: Option<(App, Arc<Attachment>)>,
+        moderator: Option<Moderator>,
     ) -> Result<Self, ApiError> {
         let Sequences { shapes, guards, traced } = sequences;
         let all = shapes.into_iter().zip(guards).zip(traced);
-        let one = |((shape, guard), traced)| Sequence { shape, clearing: Clearing::new(guard), traced, over: false };
+        let one = |((shape, guard), traced)| {
+            let (clearing, moderated) = (Clearing::new(guard), Moderated::default());
+            Sequence { shape, clearing, moderated, traced, over: false }
+        };
         match submitted {
-            Ok(ticket) => Ok(Running { ticket, journal, sequences: all.map(one).collect(), origin }),
+            Ok(ticket) => Ok(Running { ticket, journal, sequences: all.map(one).collect(), origin, moderator }),
             Err(error) => {
                 journal.failed(&error);
                 Err(error.into())
@@ -218,8 +229,13 @@ impl<S: Shape> Running<S> {
         let found = if progress.finish.is_some() { self.attribute(index).await? } else { Vec::new() };
         let is_told = self.origin.as_ref().is_some_and(|(_, attachment)| attachment.is_told());
         let sequence = &mut self.sequences[index];
-        let gain = sequence.clearing.clear(progress, &found).await?;
-        let attributions = if is_told { sequence.clearing.realign(found, before) } else { Vec::new() };
+        let mut gain = sequence.clearing.clear(progress, &found).await?;
+        let mut is_blocked = false;
+        if let Some(moderator) = &self.moderator {
+            gain = sequence.moderated.pass(moderator, gain).await?;
+            is_blocked = sequence.moderated.is_blocked(moderator);
+        }
+        let attributions = if is_told && !is_blocked { sequence.clearing.realign(found, before) } else { Vec::new() };
         sequence.over = gain.finish.is_some();
         Ok(Advance { index, logprob, finished: sequence.over, attributions, piece: sequence.shape.piece(gain)? })
     }
@@ -235,6 +251,12 @@ impl<S: Shape> Running<S> {
         let (app, attachment) = (app.clone(), Arc::clone(attachment));
         let failed = |error| ApiError::Internal(format!("an answer cannot be attributed: {error}"));
         blocking(move || attachment.attribute(traced, &app).map_err(failed)).await
+    }
+
+    /// What moderation found, once all sequences have ended.
+    fn moderation(&self) -> Option<InlineModeration> {
+        let answers = self.sequences.iter().map(|sequence| &sequence.moderated);
+        self.moderator.as_ref().map(|moderator| moderator.told(answers))
     }
 
     fn usage(&self) -> Usage {

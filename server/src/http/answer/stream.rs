@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 
-use super::{Advance, Answer, Head, Running, Shape, Usage};
+use super::{Advance, Answer, Head, Running, Shape};
 use crate::http::error::ApiError;
 use crate::http::extension::Report;
 
@@ -64,9 +64,11 @@ impl<S: Shape> Frames<S> {
         }
         self.unfinished -= usize::from(finished);
         if self.unfinished == 0 {
+            if let Some(moderation) = self.running.moderation() {
+                self.push(Answer { moderation: Some(moderation), ..self.empty() });
+            }
             if self.include_usage {
-                let usage = self.running.usage();
-                self.push(vec![], Some(Some(usage)), None);
+                self.push(Answer { usage: Some(Some(self.running.usage())), ..self.empty() });
             }
             self.ready.push_back("[DONE]".into());
             self.over = true;
@@ -75,20 +77,25 @@ impl<S: Shape> Frames<S> {
     }
 
     fn chunk(&mut self, delta: S::Delta, report: Option<Report>) {
-        self.push(vec![delta], self.include_usage.then_some(None), report);
+        self.push(Answer { choices: vec![delta], safelmm: report, ..self.empty() });
     }
 
-    fn push(&mut self, choices: Vec<S::Delta>, usage: Option<Option<Usage>>, report: Option<Report>) {
+    /// A chunk that says nothing yet.
+    fn empty(&self) -> Answer<S::Delta> {
         let Head { id, created, model, report: _ } = &self.head;
-        let chunk = Answer {
+        Answer {
             id: id.clone(),
             object: S::CHUNK_OBJECT,
             created: *created,
             model: model.clone(),
-            choices,
-            usage,
-            safelmm: report,
-        };
+            choices: Vec::new(),
+            usage: self.include_usage.then_some(None),
+            moderation: None,
+            safelmm: None,
+        }
+    }
+
+    fn push(&mut self, chunk: Answer<S::Delta>) {
         // Plain structs of strings and numbers always serialise; an impossible failure becomes an error frame.
         match serde_json::to_string(&chunk) {
             Ok(frame) => self.ready.push_back(frame),

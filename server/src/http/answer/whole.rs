@@ -49,6 +49,7 @@ pub(super) async fn whole<S: Shape>(
         object: S::OBJECT,
         choices,
         usage: Some(Some(running.usage())),
+        moderation: running.moderation(),
         id: head.id,
         created: head.created,
         model: head.model,

@@ -6,7 +6,7 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
-use super::{generation_request, objects};
+use super::{InlineModerationFields, generation_request, objects};
 use crate::http::json::{Any, Object};
 
 generation_request! {
@@ -32,6 +32,8 @@ generation_request! {
         pub tool_choice: Option<ToolChoice>,
         /// Whether the model may call several functions in one answer.
         pub parallel_tool_calls: Option<bool>,
+        /// Has the policies judge the conversation and the answers, and the answer say what they found.
+        pub moderation: Option<InlineModerationFields>,
         /// Not supported: only null. `tools` does the same.
         #[schema(deprecated)]
         pub functions: Option<Any>,

@@ -16,7 +16,9 @@ pub use chat::{
 pub use completions::CompletionRequest;
 pub use embeddings::{EmbeddingRequest, Encoding};
 pub use extension::{Attribution, ExtensionFields, Mode, PassageRanking, Retrieval};
-pub use moderations::{ModerationInput, ModerationRequest};
+pub use moderations::{
+    DirectionPolicy, InlineModerationFields, ModerationInput, ModerationMode, ModerationPolicy, ModerationRequest,
+};
 pub use stores::{AttributionRequest, DocumentFields, DocumentsRequest, PermissionFields, SearchRequest, StoreRequest};
 pub use tokens::{DetokenizeRequest, TokenizeRequest};
 pub use values::{LogitBias, Prompt, Seed, Stop};

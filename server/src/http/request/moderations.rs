@@ -19,6 +19,42 @@ objects! {
     }
 }
 
+objects! {
+    /// What is to be judged of a chat, and told with its answer.
+    pub struct InlineModerationFields {
+        /// `safelmm-policies`, or one of the OpenAI API's own names for it.
+        pub model: String,
+        /// What follows from it. What is left out is judged and told.
+        pub policy: Option<ModerationPolicy>,
+    }
+
+    /// What follows from moderation.
+    pub struct ModerationPolicy {
+        /// For the conversation.
+        pub input: Option<DirectionPolicy>,
+        /// For the answers.
+        pub output: Option<DirectionPolicy>,
+    }
+
+    /// What follows from moderation of what goes one way.
+    pub struct DirectionPolicy {
+        /// `score` tells what was found. `block` also refuses the conversation, or holds answers back until their end and
+        /// empties those that are flagged, with `finish_reason` `content_filter`.
+        pub mode: ModerationMode,
+    }
+}
+
+/// What follows from moderation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ModerationMode {
+    /// It is told.
+    #[default]
+    Score,
+    /// What is flagged goes no further.
+    Block,
+}
+
 /// Texts to judge.
 #[derive(Debug, ToSchema)]
 #[serde(untagged)]

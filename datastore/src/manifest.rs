@@ -120,7 +120,19 @@ mod tests {
 
     /// A manifest as version 1 writes it. Whoever must change this text has made a new format: raise [`FORMAT_VERSION`], so
     /// that older programs say what they met instead of calling it damaged.
-    const VERSION_1: &str = "";
+    const VERSION_1: &str = concat!(
+        r#"{"format_version":1,"settings":{"name":"books","model_fingerprint":"f1","key_layer":2,"dim":8,"#,
+        r#""vocab_size":100,"passage_tokens":1024,"passage_stride":512,"passage_encoder":"","#,
+        r#""segment_tokens":16777216,"index":{"m":16,"ef_construction":200,"exact_below":50000,"#,
+        r#""inverted_above":250000,"seed":0}},"public_key":"aa","sequence":0,"generation":1,"next_document":1,"#,
+        r#""next_segment":1,"catalogue":{"documents":{"records":0,"#,
+        r#""sum":"0000000000000000000000000000000000000000000000000000000000000000"},"removals":{"records":0,"#,
+        r#""sum":"0000000000000000000000000000000000000000000000000000000000000000"},"receipts":{"records":0,"#,
+        r#""sum":"0000000000000000000000000000000000000000000000000000000000000000"}},"#,
+        r#""licenses":{"CC-BY-4.0":2},"segments":[{"number":1,"group":{"license":"CC-BY-4.0","rating":"PG","#,
+        r#""retrieve":true},"documents":2,"tokens":3,"sha256":"bb","bucket":[0,4],"indexed":true}],"#,
+        r#""passage_dim":null,"tuning":null}"#,
+    );
 
     #[test]
     fn the_format_is_that_of_its_version() {

@@ -280,9 +280,9 @@ fn what_cannot_be_a_policy_is_refused_with_the_reason() {
     let good = Guest::new(&[SCREEN]).build();
     assert!(load(&good).is_ok());
     for cut in [0, 3, 4, 9, good.len() / 2, good.len() - 1] {
-        assert!(refused(&good[..cut]).contains("not a WebAssembly component"), "{cut}");
+        assert!(refused(&good[..cut]).contains("no WebAssembly component"), "{cut}");
     }
-    assert!(refused(b"#!/bin/sh").contains("not a WebAssembly component"));
+    assert!(refused(b"#!/bin/sh").contains("no WebAssembly component"));
     assert!(refused(&wat::parse_str("(module)").unwrap()).contains("core module"));
     let mut flipped = good.clone();
     for at in (8..flipped.len()).step_by(7) {
@@ -329,6 +329,15 @@ fn what_hangs_or_lies_before_it_serves_does_not_serve() {
     let wants_more = Limits { memory_bytes: 1 << 16, ..limits() };
     let small = WasmSettings { limits: wants_more, ..settings(&Arc::default()) };
     assert!(WasmPolicy::load(&sandbox(), &Guest::new(&[SCREEN]).build(), small).is_err());
+    // An interpreter and its adapters have a memory each, which count together.
+    let several = |memories: &str| {
+        let mut guest = Guest::new(&[SCREEN]);
+        guest.fields = memories.to_owned();
+        guest.build()
+    };
+    assert!(load(&several("(memory 1) (memory 1) (memory 1)")).is_ok());
+    assert!(build(&|guest| guest.fields = "(memory 8) (memory 8)".to_owned()).contains("memory"));
+    assert!(build(&|guest| guest.fields = "(memory 1)".repeat(4)).contains("memories"));
     assert!(build(&|guest| guest.pages = 60_000).contains("memory"), "more memory than there is for anyone");
 }
 

@@ -66,7 +66,7 @@ fn a_component_is_checked_with_what_it_costs() {
 
     std::fs::write(folder.path().join("text.wasm"), "hello").unwrap();
     for (arguments, part) in [
-        (&["check", "text.wasm"][..], "not a WebAssembly component"),
+        (&["check", "text.wasm"][..], "no WebAssembly component"),
         (&["check", "none.wasm"], "none.wasm"),
         (&["check", "bundled:none"], "safelmm plugin list"),
         (&["check", "good.wasm", "--settings", "{"], "not JSON"),

@@ -45,7 +45,7 @@ pub enum LoadError {
         found: String,
     },
     /// It is no component, or a damaged one.
-    #[error("it is not a WebAssembly component: {0}")]
+    #[error("it is no WebAssembly component that can run here: {0}")]
     NotAComponent(String),
     /// It asks for what no policy gets.
     #[error(

@@ -41,7 +41,7 @@ pub struct Limits {
     pub startup_fuel: u64,
     /// Wall-clock time of a call beside that which its fuel is worth. It ends calls that burn time without fuel.
     pub deadline: Duration,
-    /// The most linear memory of an instance, in bytes.
+    /// The most linear memory of an instance, all its memories together, in bytes.
     pub memory_bytes: usize,
     /// The most instances of this policy at once.
     pub instances: u32,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
+use wasmtime::{ResourceLimiter, StoreLimits, StoreLimitsBuilder};
 
 use super::bindings::safelmm::policy::{log, types, vocabulary};
 use super::limits::Limits;
@@ -55,9 +55,67 @@ impl LogBudget {
     }
 }
 
+/// What one instance may take. All its memories together have `memory_bytes`: wasmtime's own limit is for each of them.
+pub(crate) struct InstanceLimits {
+    each: StoreLimits,
+    memory_bytes: usize,
+    taken: usize,
+    /// The growth that was allowed last, and may still fail.
+    growing: usize,
+}
+
+impl InstanceLimits {
+    fn new(memory_bytes: usize) -> Self {
+        let each = StoreLimitsBuilder::new()
+            .memory_size(memory_bytes)
+            .table_elements(TABLE_ELEMENTS)
+            .instances(CORE_INSTANCES)
+            .memories(MEMORIES)
+            .tables(TABLES)
+            .build();
+        InstanceLimits { each, memory_bytes, taken: 0, growing: 0 }
+    }
+}
+
+impl ResourceLimiter for InstanceLimits {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let growing = desired.saturating_sub(current);
+        let taken = self.taken.saturating_add(growing);
+        let may = taken <= self.memory_bytes && self.each.memory_growing(current, desired, maximum)?;
+        self.growing = if may { growing } else { 0 };
+        self.taken += self.growing;
+        Ok(may)
+    }
+
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.taken = self.taken.saturating_sub(std::mem::take(&mut self.growing));
+        self.each.memory_grow_failed(error)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.each.table_growing(current, desired, maximum)
+    }
+
+    fn table_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.each.table_grow_failed(error)
+    }
+
+    fn instances(&self) -> usize {
+        self.each.instances()
+    }
+
+    fn tables(&self) -> usize {
+        self.each.tables()
+    }
+
+    fn memories(&self) -> usize {
+        self.each.memories()
+    }
+}
+
 /// What belongs to one instance.
 pub(crate) struct State {
-    pub limits: StoreLimits,
+    pub limits: InstanceLimits,
     plugin: Arc<str>,
     vocabulary: Option<Arc<dyn Vocabulary>>,
     log: Arc<LogBudget>,
@@ -73,13 +131,7 @@ impl State {
         vocabulary: Option<Arc<dyn Vocabulary>>,
         log: Arc<LogBudget>,
     ) -> Self {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(limits.memory_bytes)
-            .table_elements(TABLE_ELEMENTS)
-            .instances(CORE_INSTANCES)
-            .memories(MEMORIES)
-            .tables(TABLES)
-            .build();
+        let limits = InstanceLimits::new(limits.memory_bytes);
         State { limits, plugin, vocabulary, log, lines: 0, calls: 0, tokenized: 0 }
     }
 
@@ -107,7 +159,8 @@ impl State {
 pub(crate) const TABLE_ELEMENTS: usize = 100_000;
 /// Core modules of a component: a Python interpreter and its extensions are about twenty.
 pub(crate) const CORE_INSTANCES: usize = 64;
-pub(crate) const MEMORIES: usize = 2;
+/// A JavaScript engine, the adapter beside it and what that replaces have one each.
+pub(crate) const MEMORIES: usize = 4;
 pub(crate) const TABLES: usize = 8;
 
 impl types::Host for State {}

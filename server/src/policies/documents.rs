@@ -13,13 +13,18 @@ pub fn document(info: DocumentInfo, store: &str) -> Document {
         license: info.license.to_string(),
         url: info.url,
         language: Some(info.lang).filter(|language| !language.is_empty()),
-        rating: Some(match info.rating {
-            Rating::G => plugins::Rating::G,
-            Rating::PG => plugins::Rating::PG,
-            Rating::R => plugins::Rating::R,
-            Rating::X => plugins::Rating::X,
-        }),
+        rating: Some(rating(info.rating)),
         obligations: info.obligations.into_iter().map(obligation).collect(),
+    }
+}
+
+/// The rating of a document.
+pub fn rating(rating: Rating) -> plugins::Rating {
+    match rating {
+        Rating::G => plugins::Rating::G,
+        Rating::PG => plugins::Rating::PG,
+        Rating::R => plugins::Rating::R,
+        Rating::X => plugins::Rating::X,
     }
 }
 

@@ -17,7 +17,7 @@ use safelmm_plugins::bundled::bundled;
 use safelmm_plugins::host::{LoadError, Observer, Sandbox, SandboxError, Vocabulary, WasmPolicy, WasmSettings};
 use safelmm_plugins::{About, ControlTokens, Pipeline, Policy};
 
-pub use documents::{document, obligation};
+pub use documents::{document, obligation, rating};
 pub use stage::PolicyStage;
 pub use vocabulary::ModelVocabulary;
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
-use safelmm_datastore::{DocumentInfo, DocumentKey, Obligation, View};
+use safelmm_datastore::{DocumentInfo, DocumentKey, Obligation, Rating, View};
 use safelmm_model::{Tokenizer, TokenizerError};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -40,6 +40,11 @@ pub struct Attribution {
     pub license: String,
     /// Where it can be found.
     pub url: String,
+    /// Its language, as a BCP 47 tag; empty where it is not known.
+    pub language: String,
+    /// Its rating.
+    #[schema(value_type = String)]
+    pub rating: Rating,
     /// What the license asks of those who use the text.
     #[schema(value_type = Vec<String>)]
     pub obligations: Vec<Obligation>,
@@ -231,6 +236,8 @@ impl<'a> Documents<'a> {
             author: info.author.clone(),
             license: info.license.to_string(),
             url: info.url.clone(),
+            language: info.lang.clone(),
+            rating: info.rating,
             obligations: info.obligations.clone(),
             kind,
             weight,

@@ -114,6 +114,7 @@ async fn each_way_of_retrieval_informs_the_answer_and_names_its_documents() {
         let lamp = lamp.unwrap_or_else(|| panic!("{mode}: {told:#?}"));
         assert_eq!((&lamp["license"], &lamp["title"]), (&json!("CC-BY-NC-4.0"), &json!("On lamp")));
         assert_eq!(lamp["obligations"], json!(["attribution", "non-commercial"]));
+        assert_eq!((&lamp["language"], &lamp["rating"]), (&json!("en"), &json!("G")));
         let text: Vec<char> = answer["choices"][0]["text"].as_str().unwrap().chars().collect();
         for a in told {
             let (start, end) = (a["start"].as_u64().unwrap() as usize, a["end"].as_u64().unwrap() as usize);

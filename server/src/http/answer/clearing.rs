@@ -8,7 +8,7 @@ use safelmm_model::{FinishReason, Progress, Step, TokenLogprob};
 use safelmm_plugins::{Cleared, Document, Guard};
 
 use crate::http::error::ApiError;
-use crate::policies::obligation;
+use crate::policies::{obligation, rating};
 use crate::retrieval::Attribution;
 
 /// Why an answer ended.
@@ -152,8 +152,8 @@ fn documents(attributions: &[Attribution]) -> Vec<Document> {
             author: attribution.author.clone(),
             license: attribution.license.clone(),
             url: attribution.url.clone(),
-            language: None,
-            rating: None,
+            language: Some(attribution.language.clone()).filter(|language| !language.is_empty()),
+            rating: Some(rating(attribution.rating)),
             obligations: attribution.obligations.iter().copied().map(obligation).collect(),
         });
     }
@@ -162,6 +162,8 @@ fn documents(attributions: &[Attribution]) -> Vec<Document> {
 
 #[cfg(test)]
 mod tests {
+    use safelmm_datastore::Rating;
+
     use super::*;
     use crate::retrieval::Kind;
 
@@ -177,6 +179,8 @@ mod tests {
             author: String::new(),
             license: "CC-BY-4.0".into(),
             url: String::new(),
+            language: "en".into(),
+            rating: Rating::G,
             obligations: vec![],
             kind: Kind::Verbatim,
             weight: 1.0,
@@ -195,6 +199,7 @@ mod tests {
     #[test]
     fn a_document_is_told_once() {
         let found = documents(&[attribution(0, "a"), attribution(5, "a"), attribution(9, "b")]);
+        assert_eq!((found[0].language.as_deref(), found[0].rating), (Some("en"), Some(safelmm_plugins::Rating::G)));
         assert_eq!(found.iter().map(|document| &document.id[..]).collect::<Vec<_>>(), ["a", "b"]);
     }
 }

@@ -12,6 +12,7 @@ use super::state::{CORE_INSTANCES, MEMORIES, TABLE_ELEMENTS, TABLES};
 
 /// Core instances that a component has on average: small ones have three or four, an interpreter twenty.
 const USUAL_CORE_INSTANCES: u32 = 8;
+const USUAL_MEMORIES: u32 = 2;
 const USUAL_TABLES: u32 = 4;
 /// Slots whose memory is given back to the operating system at once.
 const DECOMMIT_BATCH: usize = 32;
@@ -87,7 +88,7 @@ fn config(limits: &SandboxLimits) -> Config {
     let instances = limits.instances;
     pool.total_component_instances(instances)
         .total_core_instances(instances.saturating_mul(USUAL_CORE_INSTANCES))
-        .total_memories(instances)
+        .total_memories(instances.saturating_mul(USUAL_MEMORIES))
         .total_tables(instances.saturating_mul(USUAL_TABLES))
         .max_core_instances_per_component(CORE_INSTANCES as u32)
         .max_memories_per_component(MEMORIES as u32)

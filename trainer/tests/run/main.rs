@@ -4,6 +4,7 @@
 
 mod finetune;
 mod pretrain;
+mod slurm;
 mod stability;
 mod support;
 mod watch;

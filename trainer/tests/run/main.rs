@@ -7,4 +7,5 @@ mod pretrain;
 mod slurm;
 mod stability;
 mod support;
+mod tools;
 mod watch;

@@ -68,7 +68,8 @@ fn tensorboard_reads_every_scalar_of_the_log_once() {
     let scalars: BTreeMap<String, Vec<(usize, f64)>> =
         ask(&python, "tensorboard_scalars.py", &[&run.join("tensorboard")]);
     let lines: Vec<Line> = read_lines(&run.join(LOG));
-    let of_log: [(&str, fn(&Line) -> Option<f64>); 8] = [
+    type Figure = fn(&Line) -> Option<f64>;
+    let of_log: [(&str, Figure); 8] = [
         ("train/loss", |line| Some(line.loss)),
         ("train/z_loss", |line| Some(line.z_loss)),
         ("train/gradient_norm", |line| Some(line.gradient_norm)),

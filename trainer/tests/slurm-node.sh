@@ -9,7 +9,12 @@ dir=$(realpath "$2")
 
 if [ "$action" = stop ]; then
     for daemon in slurmd slurmctld munged; do
-        if [ -f "$dir/$daemon.pid" ]; then kill "$(cat "$dir/$daemon.pid")" 2>/dev/null || true; fi
+        pid=$(cat "$dir/$daemon.pid" 2>/dev/null) || continue
+        kill "$pid" 2>/dev/null || continue
+        for _ in $(seq 100); do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
     done
     exit 0
 fi

@@ -459,7 +459,10 @@ async fn chats_are_moderated_where_their_clients_ask() {
     let refused = app.post(chat, moderated(false, "my secret", "block", "score")).await;
     assert_eq!(refused.status(), 400);
     let error = refused.json::<Value>().await.unwrap();
-    assert_eq!((&error["error"]["code"], &error["error"]["param"]), (&json!("content_policy_violation"), &json!("messages")));
+    assert_eq!(
+        (&error["error"]["code"], &error["error"]["param"]),
+        (&json!("content_policy_violation"), &json!("messages"))
+    );
 
     let answer = app.ok(chat, moderated(false, "Tell me", "block", "block")).await;
     assert_eq!(flags(&answer["moderation"], "output"), [true]);
@@ -469,7 +472,11 @@ async fn chats_are_moderated_where_their_clients_ask() {
     for (body, status, named) in [
         (json!({"model": "other"}), 404, "other"),
         (json!({}), 400, "moderation.model"),
-        (json!({"model": "safelmm-policies", "policy": {"input": {"mode": "ask"}}}), 400, "moderation.policy.input.mode"),
+        (
+            json!({"model": "safelmm-policies", "policy": {"input": {"mode": "ask"}}}),
+            400,
+            "moderation.policy.input.mode",
+        ),
         (json!({"model": "safelmm-policies", "policy": {"both": null}}), 400, "moderation.policy.both"),
     ] {
         let mut request = confession(false);
@@ -489,10 +496,8 @@ async fn streams_are_moderated_and_nothing_flagged_leaves_where_it_is_blocked() 
         (body["logprobs"], body["top_logprobs"]) = (json!(true), json!(2));
         let sent = raw(&app, "/v1/chat/completions", &body);
         assert_eq!(sent.contains("secret"), is_sent, "{sent}");
-        let chunks: Vec<Value> = sent
-            .lines()
-            .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
-            .collect();
+        let chunks: Vec<Value> =
+            sent.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
         let [.., last, moderation, usage] = &chunks[..] else { panic!("{sent}") };
         assert_eq!(last["choices"][0]["finish_reason"], finish);
         assert_eq!((&moderation["choices"], &moderation["usage"]), (&json!([]), &Value::Null));

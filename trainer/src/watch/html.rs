@@ -17,7 +17,7 @@ const STYLE: &str = "
 main{max-width:1400px;margin:0 auto;padding:24px}h1{font-size:26px;margin:0}h2{font-size:18px;margin:32px 0 10px}
 .under{color:var(--soft);margin:2px 0 20px}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px}
 .tile,figure{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:12px 14px;margin:0}
-.tile b{display:block;font-size:22px;font-weight:600;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:13px}
+.tile b{display:block;font-size:20px;white-space:nowrap;font-weight:600;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:13px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:14px}
 figcaption{font-weight:600}figcaption small{font-weight:400;color:var(--soft)}svg{width:100%;height:auto;display:block}
 svg text{fill:var(--soft);font-size:11px;font-variant-numeric:tabular-nums}.end{text-anchor:end}.middle{text-anchor:middle}

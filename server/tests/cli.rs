@@ -42,6 +42,8 @@ fn help_names_every_option_and_variable() {
     assert_eq!(code, Some(0));
     for word in [
         "--model <DIR>",
+        "--adapter <DIR>",
+        "SAFELMM_ADAPTER",
         "--config <FILE>",
         "--listen <ADDR>",
         "--queue <N>",
@@ -73,6 +75,7 @@ fn help_names_every_option_and_variable() {
         "--seed",
         "--stop",
         "--model",
+        "--adapter",
     ] {
         assert!(help.contains(word), "no {word} in:\n{help}");
     }

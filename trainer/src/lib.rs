@@ -43,4 +43,6 @@ pub mod export;
 
 pub mod plan;
 
+pub mod slurm;
+
 pub mod policy_models;

@@ -2,6 +2,8 @@
 
 mod evaluate;
 mod plan;
+mod stop;
+mod submit;
 mod train;
 
 use std::path::PathBuf;
@@ -47,6 +49,8 @@ enum Command {
     Pretrain(train::PretrainArgs),
     /// Train a checkpoint on conversations, all of its weights or low-rank adapters, or go on with that.
     Finetune(train::FinetuneArgs),
+    /// Send a training to SLURM, as one job that queues itself again or as a chain: submit --time 24:00:00 -- pretrain …
+    Submit(submit::SubmitArgs),
     /// Measure a checkpoint: held-out bits per byte beside two baselines, whether its rating is obeyed, whether it gives
     /// back training text. The figures go into its safelmm.json.
     Eval(evaluate::EvalArgs),
@@ -89,6 +93,7 @@ impl Args {
             Command::Config { config } => print!("{}", toml::to_string_pretty(&config.read()?)?),
             Command::Pretrain(args) => train::run_pretrain(&args, &mut report)?,
             Command::Finetune(args) => train::run_finetune(&args, &mut report)?,
+            Command::Submit(args) => submit::submit(&args, &report)?,
             Command::Eval(args) => evaluate::evaluate(&args, &mut report)?,
             Command::Plan(args) => plan::plan(&args)?,
             Command::Rate => {

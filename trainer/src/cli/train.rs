@@ -1,10 +1,8 @@
 //! `safelmm-train pretrain`, `finetune`, `export` and `report`.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use candle_core::Device;
 use safelmm_trainer::config::Overlay;
 use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
@@ -12,10 +10,10 @@ use safelmm_trainer::machine::measure_peak;
 use safelmm_trainer::pretrain::pretrain;
 use safelmm_trainer::report::Report;
 use safelmm_trainer::training::Outcome;
-use safelmm_trainer::{export, watch};
+use safelmm_trainer::{export, run_state, watch};
+use serde::Serialize;
 
-/// The exit code of a run that Ctrl-C ended, so that a script does not take it for a finished one.
-const INTERRUPTED: i32 = 130;
+use super::stop::Stop;
 
 /// A pretraining.
 #[derive(clap::Args)]
@@ -86,28 +84,73 @@ pub struct ReportArgs {
     project: String,
 }
 
-/// Pretrains, to the end or to Ctrl-C.
+impl PretrainArgs {
+    /// The name and the folder of the run, once its configuration was read and what it needs is there.
+    ///
+    /// # Errors
+    /// Names the key or the path.
+    pub fn check(&self) -> Result<(String, &Path)> {
+        let config = self.config.read()?;
+        exist(self.init.iter().chain([&self.data]))?;
+        Ok((config.name, &self.out))
+    }
+}
+
+impl FinetuneArgs {
+    /// The name and the folder of the run, once its configuration was read and what it needs is there.
+    ///
+    /// # Errors
+    /// Names the key or the path.
+    pub fn check(&self) -> Result<(String, &Path)> {
+        let config = FinetuneConfig::read(&self.config, &self.settings)?;
+        exist(self.instructions.iter().chain([&self.checkpoint]))?;
+        Ok((config.name, &self.out))
+    }
+}
+
+fn exist<'a>(mut paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    match paths.find(|path| !path.exists()) {
+        Some(path) => bail!("{}: there is no such file or folder", path.display()),
+        None => Ok(()),
+    }
+}
+
+/// Pretrains, to the end or to a signal.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
 pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
+    let stop = Stop::listen()?;
     let config = args.config.read()?;
-    let stop = stop_on_ctrl_c()?;
+    if is_finished(&args.out, &config, config.train.steps)? {
+        report.line("finished before: nothing is left to do");
+        return Ok(());
+    }
     measure(report)?;
-    end(pretrain(&config, &args.data, &args.out, args.init.as_deref(), &stop, report)?, report);
+    end(pretrain(&config, &args.data, &args.out, args.init.as_deref(), &stop.asked, report)?, &stop, report);
     Ok(())
 }
 
-/// Fine-tunes, to the end or to Ctrl-C.
+/// Fine-tunes, to the end or to a signal.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
 pub fn run_finetune(args: &FinetuneArgs, report: &mut Report) -> Result<()> {
+    let stop = Stop::listen()?;
     let config = FinetuneConfig::read(&args.config, &args.settings)?;
-    let stop = stop_on_ctrl_c()?;
+    if is_finished(&args.out, &config, config.train.steps)? {
+        report.line("finished before: nothing is left to do");
+        return Ok(());
+    }
     measure(report)?;
-    end(finetune(&config, &args.checkpoint, &args.instructions, &args.out, &stop, report)?, report);
+    end(finetune(&config, &args.checkpoint, &args.instructions, &args.out, &stop.asked, report)?, &stop, report);
     Ok(())
+}
+
+/// Whether the run has all its steps, so that neither data nor weights need be read.
+fn is_finished(run: &Path, config: &impl Serialize, steps: usize) -> Result<bool> {
+    let Some(newest) = run_state::checkpoints(run)?.pop() else { return Ok(false) };
+    Ok(run_state::step_of(&newest) == Some(steps) && run_state::read_config(&newest)? == serde_json::to_value(config)?)
 }
 
 /// Exports the newest checkpoint of a run.
@@ -159,25 +202,12 @@ fn measure(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(INTERRUPTED); // asked twice: at once, without a checkpoint
-        }
-        eprintln!("stopping after this step; once more to stop at once");
-    })
-    .context("cannot listen for Ctrl-C")?;
-    Ok(stop)
-}
-
-fn end(outcome: Outcome, report: &Report) {
+fn end(outcome: Outcome, stop: &Stop, report: &Report) {
     match outcome {
         Outcome::Finished => report.line("finished"),
         Outcome::Interrupted { step } => {
             report.line(&format!("stopped at step {step}; the same command goes on from there"));
-            std::process::exit(INTERRUPTED);
+            std::process::exit(stop.code());
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::energy::{METHOD, Method, footprint};
 use super::log::{ABANDONED, LOG, Line, Look, STATISTICS, read_lines};
-use super::plot::{Chart, Series, escape, short};
+use super::plot::{Chart, Series, escape, measured, short};
 use crate::ledger::{Entry, Event, LEDGER};
 
 const STYLE: &str = "
@@ -17,7 +17,7 @@ const STYLE: &str = "
 main{max-width:1400px;margin:0 auto;padding:24px}h1{font-size:26px;margin:0}h2{font-size:18px;margin:32px 0 10px}
 .under{color:var(--soft);margin:2px 0 20px}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px}
 .tile,figure{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:12px 14px;margin:0}
-.tile b{display:block;font-size:22px;font-weight:600;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:13px}
+.tile b{display:block;font-size:20px;white-space:nowrap;font-weight:600;font-variant-numeric:tabular-nums}.tile span{color:var(--soft);font-size:13px}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(440px,100%),1fr));gap:14px}
 figcaption{font-weight:600}figcaption small{font-weight:400;color:var(--soft)}svg{width:100%;height:auto;display:block}
 svg text{fill:var(--soft);font-size:11px;font-variant-numeric:tabular-nums}.end{text-anchor:end}.middle{text-anchor:middle}
@@ -27,7 +27,7 @@ svg text{fill:var(--soft);font-size:11px;font-variant-numeric:tabular-nums}.end{
 i.a{background:var(--a)}i.b{background:var(--b)}i.c{background:var(--c)}i.d{background:var(--d)}i.pale{background:var(--pale)}
 .none{color:var(--soft)}table{border-collapse:collapse;width:100%;background:var(--card);border:1px solid var(--grid);border-radius:10px}
 td,th{text-align:left;padding:7px 12px;border-bottom:1px solid var(--grid);font-variant-numeric:tabular-nums}th{color:var(--soft);font-weight:500;font-size:13px}
-pre{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:12px;overflow:auto;font-size:12.5px}.scroll{overflow-x:auto}
+summary{font-size:18px;font-weight:700;margin:32px 0 10px;cursor:pointer}pre{background:var(--card);border:1px solid var(--grid);border-radius:10px;padding:12px;overflow:auto;font-size:12.5px}.scroll{overflow-x:auto}
 ";
 
 /// The page of the run in this folder. `name` and `config` are those of its newest checkpoint, where there is one.
@@ -57,7 +57,7 @@ pub fn page(run: &Path, name: &str, config: Option<&Value>) -> String {
     let _ = write!(out, "<h2>Energy</h2><p>{}</p>", escape(METHOD));
     if let Some(config) = config {
         let json = serde_json::to_string_pretty(config).unwrap_or_default();
-        let _ = write!(out, "<h2>Configuration</h2><pre>{}</pre>", escape(&json));
+        let _ = write!(out, "<details><summary>Configuration</summary><pre>{}</pre></details>", escape(&json));
     }
     out + "</main></html>\n"
 }
@@ -80,10 +80,10 @@ fn tiles(lines: &[Line], abandoned: &[Line], entries: &[Entry]) -> Vec<(String, 
         (short(last.tokens as f64), "tokens seen".to_owned()),
         (short(mean(&|l| l.tokens_per_second)), "tokens a second".to_owned()),
         (duration(last.seconds), "of training".to_owned()),
-        (format!("{}B", short(last.memory_bytes as f64)), "memory".to_owned()),
+        (measured(last.memory_bytes as f64, "B"), "memory".to_owned()),
         (format!("{} / {}", skipped, back), "updates left out / rollbacks".to_owned()),
-        (format!("{} Wh", short(footprint.kwh * 1000.0)), "energy, estimated".to_owned()),
-        (format!("{} g", short(footprint.grams)), "CO₂ equivalents, estimated".to_owned()),
+        (measured(footprint.kwh * 1000.0, "Wh"), "energy, estimated".to_owned()),
+        (measured(footprint.grams, "g"), "CO₂ equivalents, estimated".to_owned()),
     ]);
     if let Some(mfu) = last.mfu {
         tiles.push((format!("{:.0} %", mfu * 100.0), "of the machine's measured peak (MFU)".to_owned()));
@@ -113,33 +113,44 @@ fn course<'a>(lines: &[Line], abandoned: &[Line], entries: &[Entry]) -> Vec<Char
             _ => None,
         })
         .collect();
-    let mut smooth = lines.first().map_or(0.0, |line| line.loss);
-    let smoothed = lines
-        .iter()
-        .map(|line| {
-            smooth += 0.05 * (line.loss - smooth);
-            (line.step as f64, smooth)
-        })
-        .collect();
+    let with_course = |class, of: &dyn Fn(&Line) -> f64| {
+        let points = points(lines, of);
+        let smooth = smoothed(&points);
+        vec![series("each update", "pale", points), series("smoothed", class, smooth)]
+    };
     let heldout = lines.iter().filter_map(|l| Some((l.step as f64, l.heldout_bits_per_byte?))).collect();
     let chart = |title, unit, logarithmic, series| Chart { title, unit, logarithmic, series, marks: marks.clone() };
-    let mut loss = vec![series("each update", "pale", points(lines, &|l| l.loss)), series("smoothed", "a", smoothed)];
+    let mut loss = with_course("a", &|l| l.loss);
     if !abandoned.is_empty() {
         loss.push(series("courses that were left", "b", points(abandoned, &|l| l.loss)));
     }
     let mut charts = vec![
         chart("Loss", "nats a token", false, loss),
         chart("Held-out text", "bits a byte", false, vec![series("", "c", heldout)]),
-        chart("Gradient norm", "before clipping", true, vec![series("", "a", points(lines, &|l| l.gradient_norm))]),
+        chart("Gradient norm", "before clipping", true, with_course("a", &|l| l.gradient_norm)),
         chart("Learning rate", "", false, vec![series("", "d", points(lines, &|l| l.learning_rate))]),
-        chart("Throughput", "tokens a second", false, vec![series("", "c", points(lines, &|l| l.tokens_per_second))]),
+        chart("Throughput", "tokens a second", false, with_course("c", &|l| l.tokens_per_second)),
         chart("Memory", "bytes", false, vec![series("", "b", points(lines, &|l| l.memory_bytes as f64))]),
     ];
     if lines.iter().any(|line| line.mfu.is_some()) {
-        let mfu = points(lines, &|l| l.mfu.unwrap_or(f64::NAN) * 100.0);
-        charts.push(chart("Use of the machine (MFU)", "% of the measured peak", false, vec![series("", "d", mfu)]));
+        let mfu = with_course("d", &|l| l.mfu.unwrap_or(f64::NAN) * 100.0);
+        charts.push(chart("Use of the machine (MFU)", "% of the measured peak", false, mfu));
     }
     charts
+}
+
+/// The running mean over about twenty updates; what is no number leaves it as it is.
+fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+    let mut mean = None;
+    points
+        .iter()
+        .filter(|(_, y)| y.is_finite())
+        .map(|(x, y)| {
+            let now = mean.map_or(*y, |mean| mean + 0.05 * (y - mean));
+            mean = Some(now);
+            (*x, now)
+        })
+        .collect()
 }
 
 /// The first, the middle and the last layer, and the greatest of all.

@@ -26,12 +26,13 @@ pub struct Chart<'a> {
     pub marks: Vec<(f64, String)>,
 }
 
-const WIDTH: f64 = 640.0;
-const HEIGHT: f64 = 280.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 30.0;
+// About the pixels that a chart has on a page of three columns, so that its letters keep their size.
+const WIDTH: f64 = 440.0;
+const HEIGHT: f64 = 210.0;
+const LEFT: f64 = 48.0;
+const RIGHT: f64 = 8.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 24.0;
 /// Points of a line that are drawn: of more, the least and the greatest of each stretch.
 const POINTS: usize = 600;
 
@@ -53,7 +54,8 @@ impl Chart<'_> {
         let place_y = |y: f64| TOP + (y_max - y) / (y_max - y_min) * (HEIGHT - TOP - BOTTOM);
         let _ =
             write!(out, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">", escape(self.title));
-        for tick in ticks(y_min, y_max, 5) {
+        let marked = if self.logarithmic { logarithmic_ticks(y_min, y_max) } else { ticks(y_min, y_max, 5) };
+        for tick in marked {
             let (y, value) = (place_y(tick), if self.logarithmic { 10_f64.powf(tick) } else { tick });
             let right = WIDTH - RIGHT;
             let _ = write!(out, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>");
@@ -141,17 +143,44 @@ fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     (first..=last).map(|i| i as f64 * step).collect()
 }
 
+/// Decimal logarithms between two of them, of powers of ten, or of these with 3, or with 2 and 5, until there are three;
+/// of round numbers where the range is too narrow for that.
+fn logarithmic_ticks(low: f64, high: f64) -> Vec<f64> {
+    const MOST: usize = 6;
+    let decades = || (low.floor() as i32)..=(high.floor() as i32);
+    let of = |factors: &[f64]| -> Vec<f64> {
+        let all = decades().flat_map(|decade| factors.iter().map(move |factor| f64::from(decade) + factor.log10()));
+        all.filter(|tick| (low..=high).contains(tick)).collect()
+    };
+    let marked = [&[1.0][..], &[1.0, 3.0], &[1.0, 2.0, 5.0]].map(of).into_iter().find(|ticks| ticks.len() >= 3);
+    match marked {
+        Some(ticks) => ticks.iter().copied().step_by(ticks.len().div_ceil(MOST)).collect(),
+        None => ticks(10_f64.powf(low), 10_f64.powf(high), 5).into_iter().map(f64::log10).collect(),
+    }
+}
+
 /// A number for an axis or a tile: three digits that count, with k, M, G or T where it is large.
 pub fn short(value: f64) -> String {
+    let (number, prefix) = digits_and_prefix(value);
+    number + prefix
+}
+
+/// The same with a unit, from which a space parts it.
+pub fn measured(value: f64, unit: &str) -> String {
+    let (number, prefix) = digits_and_prefix(value);
+    format!("{number} {prefix}{unit}")
+}
+
+fn digits_and_prefix(value: f64) -> (String, &'static str) {
     let magnitude = value.abs();
     if value == 0.0 {
-        return "0".to_owned();
+        return ("0".to_owned(), "");
     }
     if !value.is_finite() {
-        return value.to_string();
+        return (value.to_string(), "");
     }
     if magnitude < 1e-3 {
-        return format!("{value:.1e}");
+        return (format!("{value:.1e}"), "");
     }
     let units = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, "")];
     let (unit, name) = units.into_iter().find(|(unit, _)| magnitude >= *unit).unwrap_or((1.0, ""));
@@ -159,7 +188,7 @@ pub fn short(value: f64) -> String {
     let digits = 2 - (scaled.abs().log10().floor() as i32).clamp(-2, 2);
     let text = format!("{scaled:.*}", digits as usize);
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
-    format!("{text}{name}")
+    (text, name)
 }
 
 /// Text as it may stand in HTML.
@@ -177,6 +206,16 @@ mod tests {
         for (value, text) in cases {
             assert_eq!(short(value), text);
         }
+        assert_eq!((measured(6.25e8, "B"), measured(0.325, "g")), ("625 MB".to_owned(), "0.325 g".to_owned()));
+        let labels = |low: f64, high: f64| -> Vec<String> {
+            logarithmic_ticks(low.log10(), high.log10()).into_iter().map(|tick| short(10_f64.powf(tick))).collect()
+        };
+        assert_eq!(labels(0.7, 2.8), ["1", "1.5", "2", "2.5"]);
+        assert_eq!(labels(0.7, 5.5), ["1", "2", "5"]);
+        assert_eq!(labels(0.08, 5.5), ["0.1", "0.3", "1", "3"]);
+        assert_eq!(labels(0.5, 2e3), ["1", "10", "100", "1k"]);
+        assert!((4..=6).contains(&labels(1e-6, 1e6).len()));
+        assert_eq!(labels(41.0, 49.0), ["42", "44", "46", "48"]);
         assert_eq!(ticks(0.3, 9.7, 5), [2.0, 4.0, 6.0, 8.0]);
         assert_eq!(ticks(1.0, 1.0, 5), [1.0]);
     }

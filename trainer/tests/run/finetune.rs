@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{Device, Tensor};
@@ -179,37 +178,6 @@ fn adapters_are_trained_resumed_exported_merged_and_served() {
     let json = fs::read_to_string(adapter.join("adapter_config.json")).unwrap();
     fs::write(adapter.join("adapter_config.json"), json.replace("\"LORA\"", "\"IA3\"")).unwrap();
     refused("LORA");
-    fs::write(adapter.join("adapter_config.json"), json).unwrap();
-    peft_agrees(&base, &adapter, &tokens, &with);
-}
-
-/// The `peft` library itself opens the adapter and finds the same logits.
-fn peft_agrees(base: &Path, adapter: &Path, tokens: &[u32], logits: &[f32]) {
-    let Some(python) = std::env::var_os("SAFELMM_TEST_TRANSFORMERS") else {
-        println!("skipped: SAFELMM_TEST_TRANSFORMERS names no Python with torch, transformers and peft");
-        return;
-    };
-    if !Command::new(&python).args(["-c", "import peft"]).output().is_ok_and(|o| o.status.success()) {
-        println!("skipped: the Python of SAFELMM_TEST_TRANSFORMERS has no peft");
-        return;
-    }
-    let program = "import sys, json, torch\nfrom transformers import AutoModelForCausalLM\nfrom peft import PeftModel\n\
-        base = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)\n\
-        model = PeftModel.from_pretrained(base, sys.argv[2])\n\
-        print(json.dumps(model(torch.tensor([json.loads(sys.argv[3])])).logits.flatten().tolist()))";
-    let output = Command::new(python)
-        .args(["-c", program])
-        .arg(base)
-        .arg(adapter)
-        .arg(serde_json::to_string(tokens).unwrap())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let theirs: Vec<f32> = serde_json::from_str(text.lines().last().unwrap_or_default())
-        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
-    assert_eq!(theirs.len(), logits.len());
-    let worst = theirs.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max);
-    assert!(worst < 1e-4, "peft's logits differ by {worst}");
 }
 
 #[test]

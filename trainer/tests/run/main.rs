@@ -4,6 +4,8 @@
 
 mod finetune;
 mod pretrain;
+mod slurm;
 mod stability;
 mod support;
+mod tools;
 mod watch;

@@ -31,6 +31,19 @@ impl Bytes {
         let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file)? };
         Ok(Bytes::Mapped(map))
     }
+
+    /// Says that a part of these bytes will not be read soon, so that it need not stay in memory.
+    pub fn release(&self, part: &[u8]) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self
+            && let Some(first) = part.as_ptr().addr().checked_sub(map.as_ptr().addr())
+            && first + part.len() <= map.len()
+        {
+            // SAFETY: the map is never written to, so pages that are dropped come back from the file with the same bytes.
+            // A system that does not want to drop them need not.
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, part.len()) };
+        }
+    }
 }
 
 impl Deref for Bytes {

@@ -12,7 +12,7 @@ mod rows;
 
 pub use matrix::{Matrix, MatrixMut, Threads, matmul};
 pub use panels::{KeyValueBlock, PANEL, PackedMatrix, TokenAttention};
-pub use pool::{Pool, set_threads};
-pub use quantized::{BLOCK, Format, Product, QuantizeError, QuantizedBlock, QuantizedMatrix, QuantizedRows, products};
+pub use pool::Pool;
+pub use quantized::{Format, Product, QuantizeError, QuantizedMatrix, QuantizedRows, products};
 pub use rows::{dot, log_sum_exp, softmax_row, softmax_row_grad, swiglu_row, swiglu_row_grad, target_log_prob};
 pub use rows::{rms_norm_row, rms_norm_row_grad};

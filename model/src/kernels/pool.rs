@@ -74,19 +74,13 @@ impl Pool {
         Pool { shared, workers, caller: Mutex::new(()) }
     }
 
-    /// The pool of this process: of as many threads as [`set_threads`] said, or as the process has processors.
+    /// The pool of this process: of as many threads as `SAFELMM_THREADS` says, or as the process may use processors.
     pub fn global() -> &'static Pool {
         static GLOBAL: OnceLock<Pool> = OnceLock::new();
         GLOBAL.get_or_init(|| {
-            let asked = THREADS.load(Ordering::Relaxed);
-            let all = || thread::available_parallelism().map_or(1, |n| n.get());
-            Pool::new(if asked == 0 { all() } else { asked })
+            let asked = std::env::var("SAFELMM_THREADS").ok().and_then(|n| n.parse().ok()).filter(|n| *n > 0);
+            Pool::new(asked.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get())))
         })
-    }
-
-    /// Threads, the calling one included.
-    pub fn threads(&self) -> usize {
-        self.workers.len() + 1
     }
 
     /// Calls `task` with 0, 1, … `tasks` − 1, on all threads, each number once, and returns when all have returned.
@@ -201,13 +195,6 @@ impl Shared {
 fn pause(waited: &mut usize) {
     *waited += 1;
     if *waited < SPINS { std::hint::spin_loop() } else { thread::yield_now() }
-}
-
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-/// Says with how many threads this process decodes: 0 means as many as it has processors. Counts until the first step.
-pub fn set_threads(threads: usize) {
-    THREADS.store(threads, Ordering::Relaxed);
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use half::f16;
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
-use super::rounding::{LINEAR, NONLINEAR, eight_bits, four_bits};
+use super::rounding::{NONLINEAR, eight_bits, four_bits};
 use super::{BLOCK, Codebook, GROUPS, Line, OFFSET, TILE, Tile};
 
 /// The largest absolute value of a weight, so that no scale goes beyond f16.
@@ -39,11 +39,11 @@ pub enum QuantizeError {
 
 /// A block of weights before it is packed.
 #[derive(Clone, Copy)]
-pub struct QuantizedBlock {
-    /// What the codes are multiplied by.
-    pub scale: f16,
-    /// Weights of 8 bits plus 128, or which of the steps of the codebook they are.
-    pub codes: [u8; BLOCK],
+struct QuantizedBlock {
+    /// What the weights are in units of.
+    scale: f16,
+    /// Weights of 8 bits plus [`OFFSET`], or which of the steps of the codebook they are.
+    codes: [u8; BLOCK],
 }
 
 /// A weight matrix of 8 or 4 bits, [outputs, width], packed for [`products`](super::products).
@@ -84,24 +84,6 @@ impl QuantizedMatrix {
         })
     }
 
-    /// Packs blocks that are quantised already, in 8 bits or in the 4 bits of ggml's `Q4_0`: `block` gives them by row and
-    /// place in the row.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn from_blocks(
-        format: Format,
-        outputs: usize,
-        width: usize,
-        block: impl Fn(usize, usize) -> QuantizedBlock + Sync,
-    ) -> Result<Self, QuantizeError> {
-        let codebook = (format == Format::Q4).then_some(&LINEAR);
-        Self::pack(codebook, outputs, width, |row, blocks, _| {
-            blocks.iter_mut().enumerate().for_each(|(place, slot)| *slot = block(row, place));
-            Ok(())
-        })
-    }
-
     fn pack(
         codebook: Option<&'static Codebook>,
         outputs: usize,
@@ -138,6 +120,14 @@ impl QuantizedMatrix {
     /// Columns of the matrix.
     pub fn width(&self) -> usize {
         self.width
+    }
+
+    /// How numbers are held and multiplied, to tell it from other ways: changes when a result would.
+    pub fn scheme(&self) -> &'static str {
+        match self.codebook {
+            None => "weights of 8 bits by 32, activations of 8 bits by 32, version 1",
+            Some(_) => "weights of 4 bits by 32, activations of 8 bits by 32, version 1",
+        }
     }
 
     /// Bytes in memory.

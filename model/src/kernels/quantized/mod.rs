@@ -23,14 +23,14 @@ mod tests;
 
 use std::sync::OnceLock;
 
-pub use matrix::{Format, QuantizeError, QuantizedBlock, QuantizedMatrix};
+pub use matrix::{Format, QuantizeError, QuantizedMatrix};
 pub use product::{Product, products};
 pub use rows::QuantizedRows;
 
 /// Neighbours in a row that share a scale.
-pub const BLOCK: usize = 32;
+const BLOCK: usize = 32;
 /// Rows of a tile: the 32-bit lanes of an AVX-512 register.
-pub const TILE: usize = 16;
+const TILE: usize = 16;
 /// Rows of activations that share one pass over a tile.
 const ROWS: usize = 16;
 /// Groups of four neighbours in a block: what one 32-bit lane of an integer dot product takes.
@@ -43,7 +43,7 @@ const OFFSET: i32 = 128;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// The steps of a 4-bit weight, times its block's scale.
+/// The steps of a 4-bit weight, in units of its block's scale.
 type Codebook = [i8; 16];
 
 /// One tile of a matrix.

@@ -26,24 +26,19 @@ impl<'a> Product<'a> {
 ///
 /// # Panics
 /// A matrix of another width than the rows, or a result of another size than rows × outputs.
-pub fn products<const N: usize>(pool: &Pool, x: &QuantizedRows, products: [Product<'_>; N]) {
+pub fn products(pool: &Pool, x: &QuantizedRows, products: &[Product<'_>]) {
     products_with(Instructions::best(), pool, x, products);
 }
 
-pub(super) fn products_with<const N: usize>(
-    instructions: Instructions,
-    pool: &Pool,
-    x: &QuantizedRows,
-    products: [Product<'_>; N],
-) {
-    let mut tasks = [0; N]; // of each product
-    for (Product { matrix, out }, tasks) in products.iter().zip(&mut tasks) {
+pub(super) fn products_with(instructions: Instructions, pool: &Pool, x: &QuantizedRows, products: &[Product<'_>]) {
+    for Product { matrix, out } in products {
         assert_eq!(matrix.width(), x.width(), "rows of one width meet a matrix of another");
         assert_eq!(out.len, x.rows() * matrix.outputs(), "the result has another size than rows × outputs");
-        *tasks = matrix.tiles().div_ceil(tiles_of_task(matrix));
     }
-    pool.run(tasks.iter().sum(), &|mut task| {
-        for (Product { matrix, out }, tasks) in products.iter().zip(tasks) {
+    let tasks_of = |matrix: &QuantizedMatrix| matrix.tiles().div_ceil(tiles_of_task(matrix));
+    pool.run(products.iter().map(|product| tasks_of(product.matrix)).sum(), &|mut task| {
+        for Product { matrix, out } in products {
+            let tasks = tasks_of(matrix);
             if task < tasks {
                 let size = tiles_of_task(matrix);
                 let tiles = task * size..matrix.tiles().min((task + 1) * size);

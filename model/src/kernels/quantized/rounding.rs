@@ -7,8 +7,6 @@ use super::{BLOCK, Codebook};
 
 /// Steps of 4-bit weights, closer together where weights are many: those of ggml's `IQ4_NL`.
 pub(super) const NONLINEAR: Codebook = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
-/// The equal steps of ggml's `Q4_0`.
-pub(super) const LINEAR: Codebook = [-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7];
 
 /// Steps that the largest weight of a block is tried on.
 const ANCHORS: [f32; 12] = [-145.0, -136.0, -127.0, -118.0, -111.0, -104.0, 97.0, 104.0, 113.0, 122.0, 131.0, 140.0];

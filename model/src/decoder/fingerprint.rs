@@ -12,8 +12,8 @@ const LEAF: usize = 1 << 18;
 
 impl Decoder {
     /// SHA-256 over all parameters as f32, in a fixed order with their shapes: of the numbers, not of the files, so that
-    /// another cut into shards changes nothing; quantised ones are
-    /// not those of the file, and say so. A tree of digests, computed in parallel.
+    /// another cut into shards changes nothing; quantised ones are not those of the file, and say so. A tree of digests,
+    /// computed in parallel.
     ///
     /// # Errors
     /// Parameters on another device than the CPU.

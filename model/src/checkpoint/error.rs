@@ -17,6 +17,25 @@ pub enum CheckpointError {
     /// A file is missing.
     #[error("{0}: the file is missing from the checkpoint folder")]
     Missing(File),
+    /// The configuration or the tokenizer is missing beside a GGUF file.
+    #[error(
+        "{file}: the file is missing: of {gguf} the weights alone are read; put config.json and tokenizer.json of the model \
+         that it was made from beside it"
+    )]
+    MissingBesideGguf {
+        /// The file.
+        file: File,
+        /// The GGUF file's name.
+        gguf: String,
+    },
+    /// A GGUF file cannot be used.
+    #[error("{file}: {reason}")]
+    Gguf {
+        /// The file.
+        file: File,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A file cannot be read.
     #[error("{file}: {source}")]
     Read {
@@ -90,7 +109,7 @@ pub enum CheckpointError {
         expected: Vec<usize>,
     },
     /// A tensor of a type that is not read.
-    #[error("{file}: tensor {tensor} is of type {got}: expected F32, F16 or BF16")]
+    #[error("{file}: tensor {tensor} is of type {got}: expected F32, F16 or BF16, or a type of weights in a GGUF file")]
     WrongType {
         /// The file.
         file: File,

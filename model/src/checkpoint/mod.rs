@@ -1,9 +1,11 @@
 //! Checkpoint folders in the Hugging Face layout: opened, checked, and turned into a [`Decoder`] with its tokenizer.
 
 mod error;
+mod gguf;
 mod prepare;
 mod quantize;
 mod source;
+mod stored;
 mod weights;
 
 use std::fs;
@@ -221,7 +223,7 @@ fn decoder(
     prepare: &mut dyn Prepare,
     packed: Option<Quantize>,
 ) -> Result<(Decoder, usize), CheckpointError> {
-    let mut prepared = Prepared { weights: Weights::open(source)?, prepare, packed };
+    let mut prepared = Prepared { weights: Weights::open(source, &config)?, prepare, packed };
     let decoder = Decoder::new(config, &mut prepared)?;
     let parameters = prepared.weights.finish(decoder.config())?;
     Ok((decoder, parameters))

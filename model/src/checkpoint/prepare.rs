@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
+use super::Quantize;
 use super::error::CheckpointError;
 use super::weights::Weights;
-use super::Quantize;
 use crate::adapter::Adapter;
 use crate::decoder::{LowRank, ParameterSource, Weight};
 use crate::kernels::QuantizedMatrix;
@@ -88,10 +88,14 @@ impl ParameterSource for Prepared<'_, '_> {
             (Some(_), Some(format)) => {
                 let [outputs, width] = shape;
                 let matrix = with_slice("quantize", &tensor, |values| {
-                    let row = |index: usize, into: &mut [f32]| into.copy_from_slice(&values[index * width..][..width]);
+                    let row = |index: usize, into: &mut [f32]| {
+                        into.copy_from_slice(&values[index * width..][..width]);
+                        Ok(())
+                    };
                     Ok(QuantizedMatrix::new(format, outputs, width, row))
                 });
-                let matrix = matrix.map_err(failed)?.map_err(|source| self.weights.place(name).unquantizable(source))?;
+                let matrix =
+                    matrix.map_err(failed)?.map_err(|source| self.weights.place(name).unquantizable(source))?;
                 Ok(Weight::Quantized(matrix))
             }
         }

@@ -15,7 +15,7 @@ pub enum Quantize {
     None,
     /// 8 bits, and a scale for every 32 weights.
     Q8,
-    /// 4 bits, and a scale for every 32 weights; embeddings and output projection in 8 bits.
+    /// 4 bits, and a scale for every 16 weights; embeddings, output projection and first layer in 8 bits.
     Q4,
 }
 
@@ -37,8 +37,11 @@ impl Quantize {
         match self {
             Quantize::None => None,
             Quantize::Q8 => Some(Format::Q8),
-            // Rows of these are looked up one by one, or decide between tokens.
-            Quantize::Q4 if !matrix.starts_with("model.layers.") => Some(Format::Q8),
+            // Rows of embedding and output projection are looked up one by one, or decide between tokens; what the first
+            // layer loses goes through all others.
+            Quantize::Q4 if !matrix.starts_with("model.layers.") || matrix.starts_with("model.layers.0.") => {
+                Some(Format::Q8)
+            }
             Quantize::Q4 => Some(Format::Q4),
         }
     }

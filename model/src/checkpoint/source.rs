@@ -1,11 +1,12 @@
 //! The files that a checkpoint is made of.
 
-use std::io;
 use std::path::Path;
+use std::{fs, io};
 
 use serde::Deserialize;
 
 use super::error::{CheckpointError, File};
+use super::weights::{INDEX, SINGLE};
 use crate::mapping::Bytes;
 
 /// The files of a checkpoint: a folder, or a table inside the program.
@@ -39,7 +40,34 @@ impl Source<'_> {
 
     /// The bytes of a file.
     pub fn required(&self, name: &str) -> Result<Bytes, CheckpointError> {
-        self.optional(name)?.ok_or_else(|| CheckpointError::Missing(self.file(name)))
+        match self.optional(name)? {
+            Some(bytes) => Ok(bytes),
+            None => Err(match self.gguf()? {
+                Some(gguf) => CheckpointError::MissingBesideGguf { file: self.file(name), gguf },
+                None => CheckpointError::Missing(self.file(name)),
+            }),
+        }
+    }
+
+    /// The GGUF file of a folder without safetensors.
+    pub fn gguf(&self) -> Result<Option<String>, CheckpointError> {
+        let Source::Folder(folder) = self else { return Ok(None) };
+        if [SINGLE, INDEX].into_iter().any(|name| folder.join(name).exists()) {
+            return Ok(None);
+        }
+        let failed = |source| CheckpointError::Read { file: File(folder.display().to_string()), source };
+        let mut found = None;
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if !name.ends_with(".gguf") {
+                continue;
+            }
+            if let Some(other) = found.replace(name.clone()) {
+                let reason = format!("{other} lies beside it: expected one GGUF file with all weights in the folder");
+                return Err(CheckpointError::Gguf { file: self.file(&name), reason });
+            }
+        }
+        Ok(found)
     }
 
     /// A file as JSON, or `None` where there is none of that name.

@@ -4,24 +4,36 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
-use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 use super::error::{CheckpointError, File};
+use super::gguf::Gguf;
 use super::source::Source;
+use super::stored::Stored;
 use crate::config::Config;
 use crate::kernels::{Format, QuantizeError, QuantizedMatrix};
 use crate::mapping::Bytes;
-use crate::widen::{widen, widen_into};
+
+/// The list of shards.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// The weights where there are no shards.
+pub(super) const SINGLE: &str = "model.safetensors";
 
 /// The weight files of a checkpoint, and which of their tensors have been used.
 pub(super) struct Weights<'s> {
     source: &'s Source<'s>,
-    files: Vec<(String, Bytes)>,
+    files: Vec<WeightFile>,
     /// Tensor name → index into `files`.
     place: BTreeMap<String, usize>,
     used: BTreeSet<String>,
     parameters: usize,
+}
+
+struct WeightFile {
+    name: String,
+    bytes: Bytes,
+    /// What a GGUF file holds; a safetensors file says so itself.
+    gguf: Option<Gguf>,
 }
 
 #[derive(Deserialize)]
@@ -31,14 +43,31 @@ struct Index {
 
 impl<'s> Weights<'s> {
     /// Maps the files and lists their tensors.
-    pub fn open(source: &'s Source<'s>) -> Result<Self, CheckpointError> {
-        const INDEX: &str = "model.safetensors.index.json";
+    pub fn open(source: &'s Source<'s>, config: &Config) -> Result<Self, CheckpointError> {
         let mut weights =
             Weights { source, files: Vec::new(), place: BTreeMap::new(), used: BTreeSet::new(), parameters: 0 };
+        match source.gguf()? {
+            Some(name) => weights.add_gguf(name, config)?,
+            None => weights.add_safetensors()?,
+        }
+        Ok(weights)
+    }
+
+    fn add_gguf(&mut self, name: String, config: &Config) -> Result<(), CheckpointError> {
+        let bytes = self.source.required(&name)?;
+        let gguf = Gguf::read(&bytes, config)
+            .map_err(|reason| CheckpointError::Gguf { file: self.source.file(&name), reason })?;
+        self.place = gguf.names().map(|tensor| (tensor.clone(), 0)).collect();
+        self.files = vec![WeightFile { name, bytes, gguf: Some(gguf) }];
+        Ok(())
+    }
+
+    fn add_safetensors(&mut self) -> Result<(), CheckpointError> {
+        let source = self.source;
         let index = source.json::<Index>(INDEX)?.map(|index| index.weight_map);
         let names: BTreeSet<String> = match &index {
             Some(index) => index.values().cloned().collect(),
-            None => BTreeSet::from(["model.safetensors".to_owned()]),
+            None => BTreeSet::from([SINGLE.to_owned()]),
         };
         for name in names {
             if name.contains(['/', '\\']) || name == ".." {
@@ -50,22 +79,25 @@ impl<'s> Weights<'s> {
             for tensor in tensors.names() {
                 // Where there is an index, it says which shard a tensor is read from.
                 if index.as_ref().is_none_or(|index| index.get(tensor).is_none_or(|shard| *shard == name)) {
-                    weights.place.insert(tensor.to_owned(), weights.files.len());
+                    self.place.insert(tensor.to_owned(), self.files.len());
                 }
             }
-            weights.files.push((name, bytes));
+            self.files.push(WeightFile { name, bytes, gguf: None });
         }
-        Ok(weights)
+        Ok(())
     }
 
     /// The number of parameters, once every tensor that is left over is one that may be.
     pub fn finish(self, config: &Config) -> Result<usize, CheckpointError> {
         let harmless = |name: &str| {
-            name.ends_with("rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight")
+            // GGUF files hold the factors of Llama 3's frequencies under the second name.
+            name.ends_with("rotary_emb.inv_freq")
+                || name == "rope_freqs.weight"
+                || (config.tie_word_embeddings && name == "lm_head.weight")
         };
         match self.place.iter().find(|(name, _)| !self.used.contains(*name) && !harmless(name)) {
             Some((tensor, &file)) => Err(CheckpointError::UnexpectedTensor {
-                file: self.source.file(&self.files[file].0),
+                file: self.source.file(&self.files[file].name),
                 tensor: tensor.clone(),
             }),
             None => Ok(self.parameters),
@@ -80,8 +112,8 @@ fn parse<'b>(source: &Source<'_>, name: &str, bytes: &'b Bytes) -> Result<SafeTe
 impl Weights<'_> {
     /// The tensor of this name, in f32.
     pub fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, CheckpointError> {
-        self.read(name, shape, |view, place| {
-            let values = widen(view).ok_or_else(|| place.wrong_type(view))?;
+        self.read(name, shape, |stored, place| {
+            let values = stored.values().map_err(|e| place.failed(e))?;
             match values.iter().position(|v| !v.is_finite()) {
                 Some(element) => Err(place.not_finite(values[element], element)),
                 None => Tensor::from_vec(values, shape, &Device::Cpu).map_err(|e| place.failed(e)),
@@ -96,19 +128,16 @@ impl Weights<'_> {
         [outputs, width]: [usize; 2],
         format: Format,
     ) -> Result<QuantizedMatrix, CheckpointError> {
-        self.read(name, &[outputs, width], |view, place| {
-            if !widen_into(view, 0, &mut []) {
-                return Err(place.wrong_type(view));
-            }
-            let row = |index: usize, into: &mut [f32]| _ = widen_into(view, index * width, into);
-            QuantizedMatrix::new(format, outputs, width, row).map_err(|source| place.unquantizable(source))
+        self.read(name, &[outputs, width], |stored, place| {
+            QuantizedMatrix::new(format, outputs, width, |index, into| stored.row(index, into))
+                .map_err(|source| place.unquantizable(source))
         })
     }
 
     /// Where a tensor stands, for messages; those that are nowhere should have been in the first file.
     pub fn place<'a>(&'a self, tensor: &'a str) -> Place<'a> {
         let file = self.place.get(tensor).map_or(self.files.first(), |&place| self.files.get(place));
-        Place { source: self.source, file: file.map_or("model.safetensors", |(name, _)| name), tensor }
+        Place { source: self.source, file: file.map_or(SINGLE, |file| &file.name), tensor }
     }
 
     /// Calls `f` with a tensor of the shape that is asked for, and counts it. Its pages are given back afterwards.
@@ -116,24 +145,29 @@ impl Weights<'_> {
         &mut self,
         name: &str,
         shape: &[usize],
-        f: impl FnOnce(&TensorView<'_>, &Place<'_>) -> Result<R, CheckpointError>,
+        f: impl FnOnce(&Stored<'_>, &Place<'_>) -> Result<R, CheckpointError>,
     ) -> Result<R, CheckpointError> {
         let place = self.place(name);
-        let Some((file_name, bytes)) = self.place.get(name).map(|&place| &self.files[place]) else {
-            let (file, tensor) = place.names();
-            return Err(CheckpointError::MissingTensor { file, tensor, expected: shape.to_vec() });
+        let Some(file) = self.place.get(name).and_then(|&place| self.files.get(place)) else {
+            return Err(place.missing(shape));
         };
-        let tensors = parse(self.source, file_name, bytes)?;
-        let view = tensors
-            .tensor(name)
-            .map_err(|source| CheckpointError::Safetensors { file: self.source.file(file_name), source })?;
-        if view.shape() != shape {
-            let (got, expected) = (view.shape().to_vec(), shape.to_vec());
-            let (file, tensor) = place.names();
+        let stored = match &file.gguf {
+            Some(gguf) => Stored::Gguf(gguf.tensor(name, &file.bytes).ok_or_else(|| place.missing(shape))?),
+            None => {
+                let failed = |source| CheckpointError::Safetensors { file: self.source.file(&file.name), source };
+                Stored::Safetensors(parse(self.source, &file.name, &file.bytes)?.tensor(name).map_err(failed)?)
+            }
+        };
+        if stored.shape() != shape {
+            let ((file, tensor), got, expected) = (place.names(), stored.shape().to_vec(), shape.to_vec());
             return Err(CheckpointError::WrongShape { file, tensor, got, expected });
         }
-        let result = f(&view, &place)?;
-        bytes.release(view.data());
+        if !stored.readable() {
+            let (file, tensor) = place.names();
+            return Err(CheckpointError::WrongType { file, tensor, got: stored.type_name() });
+        }
+        let result = f(&stored, &place)?;
+        file.bytes.release(stored.data());
         self.parameters += shape.iter().product::<usize>();
         self.used.insert(name.to_owned());
         Ok(result)
@@ -152,9 +186,9 @@ impl Place<'_> {
         (self.source.file(self.file), self.tensor.to_owned())
     }
 
-    fn wrong_type(&self, view: &TensorView<'_>) -> CheckpointError {
+    fn missing(&self, shape: &[usize]) -> CheckpointError {
         let (file, tensor) = self.names();
-        CheckpointError::WrongType { file, tensor, got: format!("{:?}", view.dtype()) }
+        CheckpointError::MissingTensor { file, tensor, expected: shape.to_vec() }
     }
 
     fn not_finite(&self, got: f32, element: usize) -> CheckpointError {
@@ -172,6 +206,7 @@ impl Place<'_> {
     pub fn unquantizable(&self, source: QuantizeError) -> CheckpointError {
         match source {
             QuantizeError::TooLarge { value, element } if !value.is_finite() => self.not_finite(value, element),
+            QuantizeError::Row(source) => self.failed(source),
             source => {
                 let (file, tensor) = self.names();
                 CheckpointError::Quantize { file, tensor, source }

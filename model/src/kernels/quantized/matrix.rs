@@ -2,22 +2,22 @@
 
 use std::io;
 
-use half::f16;
 use memmap2::MmapMut;
 use rayon::prelude::*;
 
-use super::rounding::{NONLINEAR, eight_bits, four_bits};
-use super::{BLOCK, Codebook, GROUPS, Line, OFFSET, TILE, Tile};
+use super::rounding::{Unit, eight_bits, four_bits};
+use super::{BLOCK, GROUPS, Line, OFFSET, Scales, TILE, Tile, UNIT, plain};
 
-/// The largest absolute value of a weight, so that no scale goes beyond f16.
+/// The largest absolute value of a weight, so that no scale of 8-bit weights goes beyond f16.
 const LARGEST: f32 = 1e6;
 
-/// How many bits a weight takes. Scales, of 16 bits for every [`BLOCK`] weights, add half a bit.
+/// How weights are held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// 8 bits in equal steps.
+    /// 8 bits in equal steps, and a scale of 16 bits for every 32 of them: 8.5 bits a weight.
     Q8,
-    /// 4 bits in steps that are closer together around zero.
+    /// 4 bits in steps that are closer together around zero, a scale of 8 bits for every 16 of them, and for every 256 a unit
+    /// of 16 bits that the scales are multiples of: 4.5625 bits a weight.
     Q4,
 }
 
@@ -32,84 +32,98 @@ pub enum QuantizeError {
         /// Its index in row-major order.
         element: usize,
     },
+    /// A row of the original cannot be read.
+    #[error(transparent)]
+    Row(candle_core::Error),
     /// No memory for the packed weights.
     #[error("no memory for the packed weights: {0}")]
     Memory(#[from] io::Error),
 }
 
-/// A block of weights before it is packed.
-#[derive(Clone, Copy)]
-struct QuantizedBlock {
-    /// What the weights are in units of.
-    scale: f16,
-    /// Weights of 8 bits plus [`OFFSET`], or which of the steps of the codebook they are.
-    codes: [u8; BLOCK],
-}
-
 /// A weight matrix of 8 or 4 bits, [outputs, width], packed for [`products`](super::products).
 pub struct QuantizedMatrix {
-    /// f16, [tiles][blocks][TILE].
-    scales: Vec<[u16; TILE]>,
+    scales: OwnedScales,
     /// [tiles][blocks][lines of a block].
     lines: Lines,
-    codebook: Option<&'static Codebook>,
     outputs: usize,
     width: usize,
+}
+
+/// As [`Scales`], of all tiles in order.
+enum OwnedScales {
+    Eight(Vec<[u16; TILE]>),
+    Four { units: Vec<[u16; TILE]>, multiples: Vec<[[i8; TILE]; 2]> },
 }
 
 impl QuantizedMatrix {
     /// Quantises and packs a matrix that `row` gives row by row, [width] each, from any thread and in any order.
     ///
     /// # Errors
-    /// A weight that is too large or no number, or no memory.
+    /// A weight that is too large or no number, a row that cannot be had, or no memory.
     pub fn new(
         format: Format,
         outputs: usize,
         width: usize,
-        row: impl Fn(usize, &mut [f32]) + Sync,
-    ) -> Result<Self, QuantizeError> {
-        let codebook = (format == Format::Q4).then_some(&NONLINEAR);
-        Self::pack(codebook, outputs, width, |index, blocks, scratch| {
-            scratch.resize(width, 0.0);
-            row(index, scratch);
-            if let Some(at) = scratch.iter().position(|x| !(x.abs() <= LARGEST)) {
-                return Err(QuantizeError::TooLarge { value: scratch[at], element: index * width + at });
-            }
-            for (block, weights) in blocks.iter_mut().zip(scratch.chunks(BLOCK)) {
-                let mut all = [0.0; BLOCK];
-                all[..weights.len()].copy_from_slice(weights);
-                *block = quantize(format, &all);
-            }
-            Ok(())
-        })
-    }
-
-    fn pack(
-        codebook: Option<&'static Codebook>,
-        outputs: usize,
-        width: usize,
-        fill: impl Fn(usize, &mut [QuantizedBlock], &mut Vec<f32>) -> Result<(), QuantizeError> + Sync,
+        row: impl Fn(usize, &mut [f32]) -> candle_core::Result<()> + Sync,
     ) -> Result<Self, QuantizeError> {
         let (tiles, blocks) = (outputs.div_ceil(TILE), width.div_ceil(BLOCK));
-        let lines_of_block = if codebook.is_some() { GROUPS / 2 } else { GROUPS };
-        let mut scales = vec![[0; TILE]; tiles * blocks];
+        let lines_of_block = match format {
+            Format::Q8 => GROUPS,
+            Format::Q4 => GROUPS / 2,
+        };
         let mut lines = Lines::new(tiles * blocks * lines_of_block)?;
-        let by_tile = scales
-            .par_chunks_mut(blocks.max(1))
-            .zip(lines.get_mut().par_chunks_mut((blocks * lines_of_block).max(1)))
-            .enumerate();
-        let scratch = || (vec![QuantizedBlock { scale: f16::ZERO, codes: [0; BLOCK] }; blocks], Vec::new());
-        by_tile.try_for_each_init(scratch, |(row, scratch), (tile, (scales, lines))| {
+        let lines_by_tile = lines.get_mut().par_chunks_mut((blocks * lines_of_block).max(1));
+        // Calls `pack` with the scales and lines of the tile, and each of its rows, filled up to whole blocks.
+        let rows_of_tile = |tile: usize, values: &mut Vec<f32>, pack: &mut dyn FnMut(usize, &[f32])| {
+            values.resize(blocks * BLOCK, 0.0);
             for (o, output) in (tile * TILE..outputs.min((tile + 1) * TILE)).enumerate() {
-                fill(output, row, scratch)?;
-                for (b, block) in row.iter().enumerate() {
-                    scales[b][o] = block.scale.to_bits();
-                    put(&mut lines[b * lines_of_block..][..lines_of_block], o, &block.codes);
+                row(output, &mut values[..width]).map_err(QuantizeError::Row)?;
+                if let Some(at) = values.iter().position(|x| !(x.abs() <= LARGEST)) {
+                    return Err(QuantizeError::TooLarge { value: values[at], element: output * width + at });
                 }
+                pack(o, values);
             }
-            Ok::<_, QuantizeError>(())
-        })?;
-        Ok(QuantizedMatrix { scales, lines, codebook, outputs, width })
+            Ok(())
+        };
+        let scales = match format {
+            Format::Q8 => {
+                let mut scales = vec![[0; TILE]; tiles * blocks];
+                let by_tile = scales.par_chunks_mut(blocks.max(1)).zip(lines_by_tile).enumerate();
+                by_tile.try_for_each_init(Vec::new, |values, (tile, (scales, lines))| {
+                    rows_of_tile(tile, values, &mut |o, row| {
+                        let blocks = row.as_chunks::<BLOCK>().0.iter().zip(scales.iter_mut());
+                        for ((block, scales), lines) in blocks.zip(lines.chunks_exact_mut(lines_of_block)) {
+                            let (scale, weights) = eight_bits(block);
+                            scales[o] = scale.to_bits();
+                            put(lines, o, &weights.map(|weight| (i32::from(weight) + OFFSET) as u8));
+                        }
+                    })
+                })?;
+                OwnedScales::Eight(scales)
+            }
+            Format::Q4 => {
+                let mut units = vec![[0; TILE]; tiles * blocks.div_ceil(UNIT)];
+                let mut multiples = vec![[[0; TILE]; 2]; tiles * blocks];
+                let scales = units.par_chunks_mut(blocks.div_ceil(UNIT).max(1));
+                let by_tile = scales.zip(multiples.par_chunks_mut(blocks.max(1))).zip(lines_by_tile).enumerate();
+                by_tile.try_for_each_init(Vec::new, |values, (tile, ((units, multiples), lines))| {
+                    rows_of_tile(tile, values, &mut |o, row| {
+                        let parts = row.chunks(UNIT * BLOCK).zip(units.iter_mut()).zip(multiples.chunks_mut(UNIT));
+                        for (((row, unit), multiples), lines) in parts.zip(lines.chunks_mut(UNIT * lines_of_block)) {
+                            let Unit { unit: size, blocks } = four_bits(row.as_chunks().0);
+                            unit[o] = size.to_bits();
+                            let lines = lines.chunks_exact_mut(lines_of_block);
+                            for ((block, multiples), lines) in blocks.iter().zip(multiples).zip(lines) {
+                                (multiples[0][o], multiples[1][o]) = (block.multiples[0], block.multiples[1]);
+                                put(lines, o, &block.codes);
+                            }
+                        }
+                    })
+                })?;
+                OwnedScales::Four { units, multiples }
+            }
+        };
+        Ok(QuantizedMatrix { scales, lines, outputs, width })
     }
 
     /// Rows of the matrix.
@@ -124,34 +138,29 @@ impl QuantizedMatrix {
 
     /// How numbers are held and multiplied, to tell it from other ways: changes when a result would.
     pub fn scheme(&self) -> &'static str {
-        match self.codebook {
-            None => "weights of 8 bits by 32, activations of 8 bits by 32, version 1",
-            Some(_) => "weights of 4 bits by 32, activations of 8 bits by 32, version 1",
+        match self.scales {
+            OwnedScales::Eight(_) => "weights of 8 bits by 32, activations of 8 bits by 32, version 1",
+            OwnedScales::Four { .. } => "weights of 4 bits by 16, activations of 8 bits by 32, version 2",
         }
     }
 
     /// Bytes in memory.
     pub fn bytes(&self) -> usize {
-        size_of_val(&*self.scales) + size_of_val(self.lines.get())
+        let scales = match &self.scales {
+            OwnedScales::Eight(scales) => size_of_val(&**scales),
+            OwnedScales::Four { units, multiples } => size_of_val(&**units) + size_of_val(&**multiples),
+        };
+        scales + size_of_val(self.lines.get())
     }
 
     /// Writes one row of the matrix as f32, [width].
     pub fn copy_row(&self, output: usize, into: &mut [f32]) {
         let (tile, o) = (self.tile(output / TILE), output % TILE);
-        let lines_of_block = tile.lines.len() / tile.scales.len().max(1);
-        let blocks = tile.scales.iter().zip(tile.lines.chunks_exact(lines_of_block.max(1)));
-        for (weights, (scales, lines)) in into.chunks_mut(BLOCK).zip(blocks) {
-            let scale = f16::from_bits(scales[o]).to_f32();
-            for (i, weight) in weights.iter_mut().enumerate() {
-                let (group, byte) = (i / 4, o * 4 + i % 4);
-                let code = match self.codebook {
-                    None => i32::from(lines[group].0[byte]) - OFFSET,
-                    Some(codebook) => {
-                        let pair = lines[group / 2].0[byte];
-                        i32::from(codebook[usize::from(if group % 2 == 0 { pair & 15 } else { pair >> 4 })])
-                    }
-                };
-                *weight = scale * code as f32;
+        for (b, into) in into.chunks_mut(BLOCK).enumerate() {
+            let scales = tile.scales.of_block(b);
+            let part = BLOCK / scales.get().len();
+            for (i, (weight, step)) in into.iter_mut().zip(plain::unpack_row(&tile, b, o)).enumerate() {
+                *weight = scales.get()[i / part][o] * f32::from(step);
             }
         }
     }
@@ -161,24 +170,19 @@ impl QuantizedMatrix {
     }
 
     pub(super) fn tile(&self, tile: usize) -> Tile<'_> {
-        let (scales, lines) = (self.scales.len() / self.tiles(), self.lines.get().len() / self.tiles());
+        fn of<T>(all: &[T], tile: usize, tiles: usize) -> &[T] {
+            let size = all.len() / tiles;
+            &all[tile * size..][..size]
+        }
+        let tiles = self.tiles();
         Tile {
-            scales: &self.scales[tile * scales..][..scales],
-            lines: &self.lines.get()[tile * lines..][..lines],
-            codebook: self.codebook,
-        }
-    }
-}
-
-fn quantize(format: Format, block: &[f32; BLOCK]) -> QuantizedBlock {
-    match format {
-        Format::Q8 => {
-            let (scale, weights) = eight_bits(block);
-            QuantizedBlock { scale, codes: weights.map(|weight| (i32::from(weight) + OFFSET) as u8) }
-        }
-        Format::Q4 => {
-            let (scale, codes) = four_bits(block);
-            QuantizedBlock { scale, codes }
+            scales: match &self.scales {
+                OwnedScales::Eight(scales) => Scales::Eight(of(scales, tile, tiles)),
+                OwnedScales::Four { units, multiples } => {
+                    Scales::Four { units: of(units, tile, tiles), multiples: of(multiples, tile, tiles) }
+                }
+            },
+            lines: of(self.lines.get(), tile, tiles),
         }
     }
 }

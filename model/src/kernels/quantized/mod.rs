@@ -1,10 +1,11 @@
 //! Products with weights of 8 or 4 bits: for one row at the speed of the memory, for many at that of the integer units.
 //!
-//! Weights are cut into blocks of [`BLOCK`] neighbours of a row with one scale each. Sixteen rows make a tile, which lies
-//! in memory in the order in which it is read, so that one instruction takes four elements of each of the 16 rows.
-//! Activations are quantised to 8 bits, also with a scale for every [`BLOCK`] of them. A block's product is an integer sum,
-//! which is exact; block after block it is scaled and added up in f32 by one fused multiply-add. So the bits of a result
-//! depend neither on the instructions that the processor has, nor on the number of threads or rows.
+//! Weights are cut into blocks of [`BLOCK`] neighbours of a row, with one scale each in 8 bits, one for each half in 4 bits.
+//! Sixteen rows make a tile, which lies in memory in the order in which it is read, so that one instruction takes four
+//! elements of each of the 16 rows. Activations are quantised to 8 bits, with a scale for every [`BLOCK`] of them. The
+//! product of what shares its scales is an integer sum, which is exact; one after another these are scaled and added up in
+//! f32 by one fused multiply-add. So the bits of a result depend neither on the instructions that the processor has, nor on
+//! the number of threads or rows.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -23,12 +24,18 @@ mod tests;
 
 use std::sync::OnceLock;
 
+use half::{bf16, f16};
+
 pub use matrix::{Format, QuantizeError, QuantizedMatrix};
 pub use product::{Product, products};
 pub use rows::QuantizedRows;
 
-/// Neighbours in a row that share a scale.
+/// Neighbours in a row that share a scale: activations, and weights of 8 bits.
 const BLOCK: usize = 32;
+/// Neighbours in a row that share a scale: weights of 4 bits.
+const HALF: usize = BLOCK / 2;
+/// Blocks of 4-bit weights whose scales are multiples of one unit.
+const UNIT: usize = 8;
 /// Rows of a tile: the 32-bit lanes of an AVX-512 register.
 const TILE: usize = 16;
 /// Rows of activations that share one pass over a tile.
@@ -43,18 +50,64 @@ const OFFSET: i32 = 128;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
-/// The steps of a 4-bit weight, in units of its block's scale.
+/// The steps of a 4-bit weight, in units of its scale.
 type Codebook = [i8; 16];
 
 /// One tile of a matrix.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
-    /// Scales in f16, [blocks][TILE].
-    scales: &'a [[u16; TILE]],
-    /// Without a codebook [blocks][GROUPS], each line four weights plus [`OFFSET`] of each row. With one
-    /// [blocks][GROUPS / 2]: the low halves of a line's bytes are the codes of one group, the high ones of the next.
+    scales: Scales<'a>,
+    /// In 8 bits [blocks][GROUPS], each line four weights plus [`OFFSET`] of each row. In 4 bits [blocks][GROUPS / 2]: the low
+    /// halves of a line's bytes are the steps of one group, the high ones those of the next.
     lines: &'a [Line],
-    codebook: Option<&'a Codebook>,
+}
+
+/// What the weights of a tile are in units of.
+#[derive(Clone, Copy)]
+enum Scales<'a> {
+    /// Of 8-bit weights: f16, [blocks][TILE].
+    Eight(&'a [[u16; TILE]]),
+    /// Of 4-bit weights, whose steps are [`NONLINEAR`](rounding::NONLINEAR): `multiples` of `units`.
+    Four {
+        /// bf16, [⌈blocks / UNIT⌉][TILE].
+        units: &'a [[u16; TILE]],
+        /// [blocks][2][TILE].
+        multiples: &'a [[[i8; TILE]; 2]],
+    },
+}
+
+impl Scales<'_> {
+    fn blocks(&self) -> usize {
+        match self {
+            Scales::Eight(scales) => scales.len(),
+            Scales::Four { multiples, .. } => multiples.len(),
+        }
+    }
+
+    /// The scales of a block in f32, which holds them exactly: of the whole, or of its halves.
+    fn of_block(&self, block: usize) -> Parts {
+        match self {
+            Scales::Eight(scales) => Parts::Whole([scales[block].map(|scale| f16::from_bits(scale).to_f32())]),
+            Scales::Four { units, multiples } => Parts::Halves(multiples[block].map(|multiples| {
+                std::array::from_fn(|o| bf16::from_bits(units[block / UNIT][o]).to_f32() * f32::from(multiples[o]))
+            })),
+        }
+    }
+}
+
+/// The scales of a block of a tile.
+enum Parts {
+    Whole([[f32; TILE]; 1]),
+    Halves([[f32; TILE]; 2]),
+}
+
+impl Parts {
+    fn get(&self) -> &[[f32; TILE]] {
+        match self {
+            Parts::Whole(scales) => scales,
+            Parts::Halves(scales) => scales,
+        }
+    }
 }
 
 /// The instructions that products are made of.

@@ -4,10 +4,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use half::f16;
-
-use super::rows::WORDS;
-use super::{GROUPS, OFFSET, TILE, Tile};
+use super::rounding::NONLINEAR;
+use super::rows::{SCALE, WORDS};
+use super::{GROUPS, OFFSET, Scales, TILE, Tile};
 
 /// Rows of a tile in one register.
 const LANES: usize = 4;
@@ -17,21 +16,24 @@ const LANES: usize = 4;
 pub fn rows(tile: Tile<'_>, words: &[u32], sums: &mut [[f32; TILE]]) {
     let rows = sums.len();
     sums.fill([0.0; TILE]);
-    for (b, (scales, words)) in tile.scales.iter().zip(words.chunks_exact(WORDS * rows)).enumerate() {
-        let scales = scales.map(|scale| f16::from_bits(scale).to_f32());
+    for (b, words) in (0..tile.scales.blocks()).zip(words.chunks_exact(WORDS * rows)) {
+        let scales = tile.scales.of_block(b);
+        let groups = GROUPS / scales.get().len();
         for quarter in 0..TILE / LANES {
-            // SAFETY: 16 bytes inside the array are read.
-            let scales = unsafe { vld1q_f32(scales.as_ptr().add(quarter * LANES)) };
             let weights = unpack(&tile, b, quarter);
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let mut dots = vdupq_n_s32(0);
-                for (weights, word) in weights.iter().zip(words[r..].iter().step_by(rows)) {
-                    dots = dot(dots, *weights, vreinterpretq_s8_u32(vdupq_n_u32(*word)));
+            for (part, (scales, weights)) in scales.get().iter().zip(weights.chunks(groups)).enumerate() {
+                // SAFETY: 16 bytes inside the array are read.
+                let scales = unsafe { vld1q_f32(scales.as_ptr().add(quarter * LANES)) };
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let mut dots = vdupq_n_s32(0);
+                    for (weights, word) in weights.iter().zip(words[part * groups * rows + r..].iter().step_by(rows)) {
+                        dots = dot(dots, *weights, vreinterpretq_s8_u32(vdupq_n_u32(*word)));
+                    }
+                    let scale = vmulq_n_f32(scales, f32::from_bits(words[SCALE * rows + r]));
+                    let sums = sums[quarter * LANES..].as_mut_ptr();
+                    // SAFETY: 4 floats inside the array are read and written.
+                    unsafe { vst1q_f32(sums, vfmaq_f32(vld1q_f32(sums), vcvtq_f32_s32(dots), scale)) }
                 }
-                let scale = vmulq_n_f32(scales, f32::from_bits(words[GROUPS * rows + r]));
-                let sums = sums[quarter * LANES..].as_mut_ptr();
-                // SAFETY: 4 floats inside the array are read and written.
-                unsafe { vst1q_f32(sums, vfmaq_f32(vld1q_f32(sums), vcvtq_f32_s32(dots), scale)) }
             }
         }
     }
@@ -54,16 +56,16 @@ fn dot(mut sums: int32x4_t, a: int8x16_t, b: int8x16_t) -> int32x4_t {
 #[inline]
 fn unpack(tile: &Tile<'_>, block: usize, quarter: usize) -> [int8x16_t; GROUPS] {
     let mut weights = [vdupq_n_s8(0); GROUPS];
-    match tile.codebook {
-        None => {
+    match tile.scales {
+        Scales::Eight(_) => {
             let offset = vdupq_n_u8(OFFSET as u8);
             for (weights, line) in weights.iter_mut().zip(&tile.lines[block * GROUPS..]) {
                 *weights = vreinterpretq_s8_u8(veorq_u8(load(&line.0, quarter), offset)); // the same as subtracting
             }
         }
-        Some(codebook) => {
+        Scales::Four { .. } => {
             // SAFETY: 16 bytes of an array are read.
-            let codebook = unsafe { vld1q_s8(codebook.as_ptr()) };
+            let codebook = unsafe { vld1q_s8(NONLINEAR.as_ptr()) };
             let lines = &tile.lines[block * GROUPS / 2..];
             for (weights, line) in weights.as_chunks_mut::<2>().0.iter_mut().zip(lines) {
                 let codes = load(&line.0, quarter);

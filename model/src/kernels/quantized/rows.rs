@@ -2,17 +2,21 @@
 
 use multiversion::multiversion;
 
-use super::{BLOCK, GROUPS, OFFSET, ROWS};
+use super::{BLOCK, GROUPS, HALF, OFFSET, ROWS};
 
-/// 32-bit words of a block of one row: its [`GROUPS`] of four values, its scale, and what its sums begin with.
-pub(super) const WORDS: usize = GROUPS + 2;
+/// 32-bit words of a block of one row: its [`GROUPS`] of four values, its scale, and what the sums of its halves begin with.
+pub(super) const WORDS: usize = GROUPS + 3;
+/// Which word is the scale.
+pub(super) const SCALE: usize = GROUPS;
+/// Which words the sums begin with.
+pub(super) const OFFSETS: [usize; 2] = [GROUPS + 1, GROUPS + 2];
 
 /// Rows of activations in 8 bits, with a scale for every [`BLOCK`] values of a row. The memory is kept between uses.
 #[derive(Default)]
 pub struct QuantizedRows {
     /// For every [`ROWS`] rows, and for the rest of R < `ROWS`: [blocks][WORDS][R], so that a kernel finds what belongs to
-    /// a block at constant places. Of the words the first `GROUPS` are four values each, then come the scale in f32 and
-    /// −[`OFFSET`] · Σ values, which undoes the offset of the weights.
+    /// a block at constant places. Of the words the first `GROUPS` are four values each, then come the scale in f32 and, for
+    /// each half of the block, −[`OFFSET`] · Σ values, which undoes the offset of the weights.
     words: Vec<u32>,
     rows: usize,
     width: usize,
@@ -55,13 +59,14 @@ fn quantize_rows(words: &mut [u32], x: &[f32], width: usize, rows: usize) {
             let mut block = [0.0_f32; BLOCK];
             block[..values.len()].copy_from_slice(values);
             let (scale, quantized) = quantize_block(&block);
-            let mut sum = 0_i32;
             for (group, word) in quantized.as_chunks::<4>().0.iter().zip(words[r..].iter_mut().step_by(rows)) {
-                sum += group.iter().map(|v| i32::from(*v)).sum::<i32>();
                 *word = u32::from_le_bytes(group.map(i8::cast_unsigned));
             }
-            words[GROUPS * rows + r] = scale.to_bits();
-            words[(GROUPS + 1) * rows + r] = (-OFFSET * sum).cast_unsigned();
+            words[SCALE * rows + r] = scale.to_bits();
+            for (half, word) in quantized.as_chunks::<HALF>().0.iter().zip(OFFSETS) {
+                let sum = half.iter().map(|v| i32::from(*v)).sum::<i32>();
+                words[word * rows + r] = (-OFFSET * sum).cast_unsigned();
+            }
         }
     }
 }

@@ -32,16 +32,14 @@ impl Bytes {
         Ok(Bytes::Mapped(map))
     }
 
-    /// Says that a part of these bytes will not be read soon, so that it need not stay in memory.
-    pub fn release(&self, part: &[u8]) {
+    /// Says that these bytes will not be read soon, so that none of them need stay in memory: all of them, since a system
+    /// maps the surroundings of what is read.
+    pub fn release(&self) {
         #[cfg(unix)]
-        if let Bytes::Mapped(map) = self
-            && let Some(first) = part.as_ptr().addr().checked_sub(map.as_ptr().addr())
-            && first + part.len() <= map.len()
-        {
+        if let Bytes::Mapped(map) = self {
             // SAFETY: the map is never written to, so pages that are dropped come back from the file with the same bytes.
             // A system that does not want to drop them need not.
-            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, first, part.len()) };
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
         }
     }
 }

@@ -30,7 +30,7 @@ struct Place {
 /// A tensor of a file.
 pub(super) struct GgufTensor<'a> {
     place: &'a Place,
-    pub data: &'a [u8],
+    data: &'a [u8],
 }
 
 impl Gguf {

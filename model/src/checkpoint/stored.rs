@@ -30,14 +30,6 @@ impl Stored<'_> {
         }
     }
 
-    /// Its bytes.
-    pub fn data(&self) -> &[u8] {
-        match self {
-            Stored::Safetensors(view) => view.data(),
-            Stored::Gguf(tensor) => tensor.data,
-        }
-    }
-
     /// Whether its elements are of a type that is read.
     pub fn readable(&self) -> bool {
         match self {

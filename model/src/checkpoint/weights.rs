@@ -140,7 +140,8 @@ impl Weights<'_> {
         Place { source: self.source, file: file.map_or(SINGLE, |file| &file.name), tensor }
     }
 
-    /// Calls `f` with a tensor of the shape that is asked for, and counts it. Its pages are given back afterwards.
+    /// Calls `f` with a tensor of the shape that is asked for, and counts it. The file's pages are given back
+    /// afterwards.
     fn read<R>(
         &mut self,
         name: &str,
@@ -167,7 +168,7 @@ impl Weights<'_> {
             return Err(CheckpointError::WrongType { file, tensor, got: stored.type_name() });
         }
         let result = f(&stored, &place)?;
-        file.bytes.release(stored.data());
+        file.bytes.release();
         self.parameters += shape.iter().product::<usize>();
         self.used.insert(name.to_owned());
         Ok(result)
@@ -206,7 +207,7 @@ impl Place<'_> {
     pub fn unquantizable(&self, source: QuantizeError) -> CheckpointError {
         match source {
             QuantizeError::TooLarge { value, element } if !value.is_finite() => self.not_finite(value, element),
-            QuantizeError::Row(source) => self.failed(source),
+            QuantizeError::Row(source) => self.failed(*source),
             source => {
                 let (file, tensor) = self.names();
                 CheckpointError::Quantize { file, tensor, source }

@@ -34,7 +34,7 @@ pub enum QuantizeError {
     },
     /// A row of the original cannot be read.
     #[error(transparent)]
-    Row(candle_core::Error),
+    Row(Box<candle_core::Error>),
     /// No memory for the packed weights.
     #[error("no memory for the packed weights: {0}")]
     Memory(#[from] io::Error),
@@ -77,8 +77,8 @@ impl QuantizedMatrix {
         let rows_of_tile = |tile: usize, values: &mut Vec<f32>, pack: &mut dyn FnMut(usize, &[f32])| {
             values.resize(blocks * BLOCK, 0.0);
             for (o, output) in (tile * TILE..outputs.min((tile + 1) * TILE)).enumerate() {
-                row(output, &mut values[..width]).map_err(QuantizeError::Row)?;
-                if let Some(at) = values.iter().position(|x| !(x.abs() <= LARGEST)) {
+                row(output, &mut values[..width]).map_err(|e| QuantizeError::Row(Box::new(e)))?;
+                if let Some(at) = values.iter().position(|x| x.is_nan() || x.abs() > LARGEST) {
                     return Err(QuantizeError::TooLarge { value: values[at], element: output * width + at });
                 }
                 pack(o, values);

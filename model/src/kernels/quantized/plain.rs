@@ -53,6 +53,6 @@ fn group(tile: &Tile<'_>, block: usize, group: usize, row: usize) -> [i8; 4] {
     match tile.scales {
         Scales::Eight(_) => bytes(block * GROUPS + group).map(|byte| (i32::from(byte) - OFFSET) as i8),
         Scales::Four { .. } => bytes((block * GROUPS + group) / 2)
-            .map(|byte| NONLINEAR[usize::from(if group % 2 == 0 { byte & 15 } else { byte >> 4 })]),
+            .map(|byte| NONLINEAR[usize::from(if group.is_multiple_of(2) { byte & 15 } else { byte >> 4 })]),
     }
 }

@@ -120,8 +120,11 @@ fn what_cannot_be_quantised_is_refused_or_stays_visible() {
     for bad in [f32::NAN, f32::INFINITY, -1e7] {
         let mut weights = numbers(3 * 40, 1);
         weights[85] = bad;
-        let made =
-            QuantizedMatrix::new(Format::Q4, 3, 40, |row, into| Ok(into.copy_from_slice(&weights[row * 40..][..40])));
+        let row = |row: usize, into: &mut [f32]| {
+            into.copy_from_slice(&weights[row * 40..][..40]);
+            Ok(())
+        };
+        let made = QuantizedMatrix::new(Format::Q4, 3, 40, row);
         assert!(matches!(made, Err(QuantizeError::TooLarge { element: 85, .. })));
     }
     let ones = matrix(Format::Q8, 16, 64, &[1.0; 16 * 64]);

@@ -61,12 +61,12 @@ fn opening_never_holds_the_original_beside_the_packed_weights() {
     // The program's own pages and threads are no part of what is measured.
     let small = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/llama");
     open_decoder_quantized(&small, Quantize::Q4).unwrap();
+    let before = status("VmRSS");
     for quantize in [Quantize::Q8, Quantize::Q4] {
         if std::fs::write("/proc/self/clear_refs", "5").is_err() {
             println!("skipped: the highest mark of the memory cannot be reset here");
             return;
         }
-        let before = status("VmRSS");
         let decoder = open_decoder_quantized(folder.path(), quantize).unwrap();
         let (peak, packed) = (status("VmHWM") - before, decoder.matrix_bytes());
         println!("{quantize}: {packed} bytes packed, {peak} at the peak, {:.3}", peak as f64 / packed as f64);

@@ -99,6 +99,11 @@ impl Adapter {
         Ok(Adapter { folder: folder.to_owned(), modules, alpha: raw.lora_alpha, root: raw.use_rslora })
     }
 
+    /// Whether the adapter has a part for the weight of this name that is not merged yet.
+    pub fn changes(&self, name: &str) -> bool {
+        name.strip_suffix(".weight").is_some_and(|module| self.modules.contains_key(module))
+    }
+
     /// Adds scale · B · A to the weight of this name where the adapter has a part for it.
     ///
     /// # Errors

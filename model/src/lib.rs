@@ -24,9 +24,9 @@ pub mod checkpoint;
 pub mod encoder;
 pub mod generate;
 
-pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
+pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults, Opening, Quantize};
 pub use config::{Config, ConfigError};
-pub use decoder::{BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Segment};
+pub use decoder::{BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Segment, Weight};
 pub use encoder::{Encoder, EncoderError};
 pub use generate::{
     ContextSource, FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work,

@@ -31,6 +31,17 @@ impl Bytes {
         let map = unsafe { memmap2::MmapOptions::new().map_copy_read_only(&file)? };
         Ok(Bytes::Mapped(map))
     }
+
+    /// Says that these bytes will not be read soon, so that none of them need stay in memory: all of them, since a system
+    /// maps the surroundings of what is read.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        if let Bytes::Mapped(map) = self {
+            // SAFETY: the map is never written to, so pages that are dropped come back from the file with the same bytes.
+            // A system that does not want to drop them need not.
+            let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
 }
 
 impl Deref for Bytes {

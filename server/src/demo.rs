@@ -1,6 +1,6 @@
 //! The embedded demo checkpoint: what `safelmm serve` and `safelmm generate` use when no folder is named.
 
-use safelmm_model::{Checkpoint, CheckpointError};
+use safelmm_model::{Checkpoint, CheckpointError, Quantize};
 
 /// The name under which the demo is served.
 pub const NAME: &str = "safelmm-demo";
@@ -24,5 +24,13 @@ static FILES: &[(&str, &[u8])] = files![
 
 /// Opens the embedded checkpoint. Fails only when the files that were embedded at build time do not fit together.
 pub fn open() -> Result<Checkpoint, CheckpointError> {
-    Checkpoint::from_embedded(FILES, NAME)
+    open_quantized(Quantize::None)
+}
+
+/// As [`open`], with weights of fewer bits.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_quantized(quantize: Quantize) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::from_embedded(FILES, NAME, quantize)
 }

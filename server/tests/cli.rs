@@ -56,6 +56,8 @@ fn help_names_every_option_and_variable() {
         "SAFELMM_KEYS",
         "SAFELMM_LISTEN",
         "SAFELMM_MODEL",
+        "--quantize <FORMAT>",
+        "SAFELMM_QUANTIZE",
         "SAFELMM_CONFIG",
         "127.0.0.1:8080",
         "embedded demo",

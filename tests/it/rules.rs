@@ -35,6 +35,11 @@ const UNSAFE: &[&str] = &[
     "datastore/src/kernels/prefetch.rs",
     "datastore/src/mapping.rs",
     "model/src/kernels/matrix.rs",
+    "model/src/kernels/pool.rs",
+    "model/src/kernels/quantized/avx2.rs",
+    "model/src/kernels/quantized/avx512.rs",
+    "model/src/kernels/quantized/neon.rs",
+    "model/src/kernels/quantized/product.rs",
     "model/src/mapping.rs",
     "plugins/src/host/cache.rs",
 ];

@@ -12,7 +12,8 @@ const LEAF: usize = 1 << 18;
 
 impl Decoder {
     /// SHA-256 over all parameters as f32, in a fixed order with their shapes: of the numbers, not of the files, so that
-    /// another cut into shards changes nothing. A tree of digests, computed in parallel.
+    /// another cut into shards changes nothing; quantised ones are not those of the file, and say so. A tree of digests,
+    /// computed in parallel.
     ///
     /// # Errors
     /// Parameters on another device than the CPU.
@@ -27,6 +28,10 @@ impl Decoder {
             };
             hasher.update((rows as u64).to_le_bytes());
             hasher.update((width as u64).to_le_bytes());
+            if let Parameter::Matrix(Weight::Quantized(weight)) = parameter {
+                // Its products are not those of the same numbers in f32: activations are quantised too.
+                hasher.update(weight.scheme());
+            }
             for leaf in leaves(parameter, rows, width)? {
                 hasher.update(leaf);
             }
@@ -53,7 +58,9 @@ fn leaves(parameter: Parameter<'_>, rows: usize, width: usize) -> Result<Vec<[u8
         firsts.par_iter().map(leaf).collect()
     };
     match parameter {
-        Parameter::Matrix(Weight::Packed(weight)) => Ok(of(&|index, row| weight.copy_row(index, row))),
+        Parameter::Matrix(weight @ (Weight::Packed(_) | Weight::Quantized(_))) => {
+            Ok(of(&|index, row| weight.copy_row(index, row)))
+        }
         Parameter::Matrix(Weight::Tensor(tensor)) | Parameter::Vector(tensor) => {
             with_slice("digest", tensor, |x| Ok(of(&|index, row| row.copy_from_slice(&x[index * width..][..width]))))
         }

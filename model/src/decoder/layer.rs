@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::cache::{self, KvCache};
-use super::linear::{Linear, Parameter, Weight};
+use super::linear::{Linear, Parameter, forward_all};
 use super::{ParameterSource, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{Rotation, Span, attention, largest_attention_logit, rms_norm, rope, swiglu};
@@ -51,7 +51,7 @@ impl Layer {
         };
         let (q_norm, k_norm) = (norm("q_norm", q_norm)?, norm("k_norm", k_norm)?);
         let mut linear = |name: String, out: usize, input: usize, bias: bool| {
-            let weight = Weight::Tensor(s.get(&format!("{name}.weight"), &[out, input])?);
+            let weight = s.matrix(&format!("{name}.weight"), [out, input])?;
             let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
             Ok(Linear { weight, bias, low_rank: s.low_rank(&name, out, input)? })
         };
@@ -119,7 +119,8 @@ impl Layer {
 
     /// The second half, of what [`attended`](Self::attended) gives: the feed-forward with its residual, [rows, hidden].
     pub fn fed_forward(&self, x: &Tensor, input: &Tensor, config: &Config) -> Result<Tensor> {
-        let out = self.down.forward(&swiglu(&self.gate.forward(input)?, &self.up.forward(input)?)?)?;
+        let [gate, up] = forward_all([&self.gate, &self.up], input)?;
+        let out = self.down.forward(&swiglu(&gate, &up)?)?;
         match config.post_norm() {
             true => x + rms_norm(&out, &self.mlp_norm, config.rms_norm_eps)?,
             false => x + out,
@@ -142,23 +143,25 @@ impl Layer {
             true => x.clone(),
             false => rms_norm(x, &self.attention_norm, context.config.rms_norm_eps)?,
         };
-        let (q, k) = self.queries_and_keys(&h, context)?;
+        let [q, k] = forward_all([&self.q, &self.k], &h)?;
+        let (q, k) = self.rotated(q, k, context)?;
         largest_attention_logit(&q, &k, context.spans, context.config.windows[index])
     }
 
-    /// [rows, heads, d] and [rows, kv, d], rotated.
-    fn queries_and_keys(&self, x: &Tensor, context: &Context<'_>) -> Result<(Tensor, Tensor)> {
+    /// Projections normed and rotated: [rows, heads · d] and [rows, kv · d] → [rows, heads, d] and [rows, kv, d].
+    fn rotated(&self, q: Tensor, k: Tensor, context: &Context<'_>) -> Result<(Tensor, Tensor)> {
         let Config { n_heads, n_kv_heads, .. } = *context.config;
-        let q = self.normed(self.q.forward(x)?, self.q_norm.as_ref(), n_heads, context.config)?;
-        let k = self.normed(self.k.forward(x)?, self.k_norm.as_ref(), n_kv_heads, context.config)?;
+        let q = self.normed(q, self.q_norm.as_ref(), n_heads, context.config)?;
+        let k = self.normed(k, self.k_norm.as_ref(), n_kv_heads, context.config)?;
         Ok((rope(&q, context.rotation)?, rope(&k, context.rotation)?))
     }
 
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
         let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
         let rows = x.dim(0)?;
-        let (q, k) = self.queries_and_keys(x, context)?;
-        let v = self.v.forward(x)?.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
+        let [q, k, v] = forward_all([&self.q, &self.k, &self.v], x)?;
+        let (q, k) = self.rotated(q, k, context)?;
+        let v = v.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
         let window = context.config.windows[index];
         let out = match pasts {
             Some(pasts) => cache::attend(pasts, index, &q, &k, &v, window)?,

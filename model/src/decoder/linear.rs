@@ -1,31 +1,38 @@
 //! Weight matrices: as tensors for training, packed for inference.
 
-use candle_core::{Tensor, bail};
+use candle_core::{Error, Tensor, bail};
 
 use super::Result;
-use crate::kernels::PackedMatrix;
+use crate::kernels::{PackedMatrix, Pool, Product, QuantizedMatrix, QuantizedRows, products};
 use crate::ops::{frozen_linear, with_slice};
 
-/// W: [out, in].
-pub(super) enum Weight {
+/// A matrix of parameters, [out, in].
+pub enum Weight {
     /// Takes part in gradients, where it is a variable.
     Tensor(Tensor),
     /// For inference on the CPU: a row's product has the same bits in any company. The tensor is gone.
     Packed(PackedMatrix),
+    /// Likewise, in fewer bits.
+    Quantized(QuantizedMatrix),
 }
 
 impl Weight {
     /// Packs a weight that lies on the CPU.
-    pub fn pack(&mut self) -> Result<()> {
+    pub(super) fn pack(&mut self) -> Result<()> {
         if let Weight::Tensor(tensor) = self {
-            let (outputs, width) = tensor.dims2()?;
-            *self = Weight::Packed(with_slice("pack", tensor, |w| Ok(PackedMatrix::new(w, outputs, width)))?);
+            *self = Weight::packed(tensor)?;
         }
         Ok(())
     }
 
+    /// A tensor on the CPU, packed.
+    pub(crate) fn packed(tensor: &Tensor) -> Result<Weight> {
+        let (outputs, width) = tensor.dims2()?;
+        Ok(Weight::Packed(with_slice("pack", tensor, |w| Ok(PackedMatrix::new(w, outputs, width)))?))
+    }
+
     /// x · Wᵀ: [rows, in] → [rows, out].
-    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Weight::Tensor(weight) if weight.track_op() => x.matmul(&weight.t()?),
             Weight::Tensor(weight) => frozen_linear(x, weight),
@@ -37,37 +44,60 @@ impl Weight {
                 let y = with_slice("packed-product", x, |x| Ok(weight.product(x)))?;
                 Tensor::from_vec(y, (rows, weight.outputs()), x.device())
             }
+            Weight::Quantized(weight) => match quantized_products(&[weight], x)?.pop() {
+                Some(y) => Ok(y),
+                None => bail!("a product is missing"),
+            },
         }
     }
 
     /// Rows of the matrix: [rows, in].
-    pub fn rows(&self, rows: &Tensor) -> Result<Tensor> {
+    pub(super) fn rows(&self, rows: &Tensor) -> Result<Tensor> {
+        if let Weight::Tensor(weight) = self {
+            return weight.index_select(rows, 0);
+        }
+        let (ids, width) = (rows.to_vec1::<u32>()?, self.shape()?.1);
+        let mut x = vec![0.0; ids.len() * width];
+        for (id, row) in ids.iter().zip(x.chunks_exact_mut(width.max(1))) {
+            self.copy_row(*id as usize, row);
+        }
+        Tensor::from_vec(x, (ids.len(), width), rows.device())
+    }
+
+    /// Copies one row of a packed matrix; nothing of a tensor.
+    pub(super) fn copy_row(&self, row: usize, into: &mut [f32]) {
         match self {
-            Weight::Tensor(weight) => weight.index_select(rows, 0),
-            Weight::Packed(weight) => {
-                let ids = rows.to_vec1::<u32>()?;
-                let mut x = vec![0.0; ids.len() * weight.width()];
-                for (id, row) in ids.iter().zip(x.chunks_exact_mut(weight.width())) {
-                    weight.copy_row(*id as usize, row);
-                }
-                Tensor::from_vec(x, (ids.len(), weight.width()), rows.device())
-            }
+            Weight::Tensor(_) => {}
+            Weight::Packed(weight) => weight.copy_row(row, into),
+            Weight::Quantized(weight) => weight.copy_row(row, into),
         }
     }
 
     /// (rows, elements of a row).
-    pub fn shape(&self) -> Result<(usize, usize)> {
+    pub(super) fn shape(&self) -> Result<(usize, usize)> {
         match self {
             Weight::Tensor(weight) => weight.dims2(),
             Weight::Packed(weight) => Ok((weight.outputs(), weight.width())),
+            Weight::Quantized(weight) => Ok((weight.outputs(), weight.width())),
+        }
+    }
+
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Weight::Tensor(weight) => weight.elem_count() * size_of::<f32>(),
+            Weight::Packed(weight) => weight.bytes(),
+            Weight::Quantized(weight) => weight.bytes(),
         }
     }
 
     /// The tensor, while there is one.
-    pub fn tensor(&self) -> Result<&Tensor> {
+    pub(super) fn tensor(&self) -> Result<&Tensor> {
         match self {
             Weight::Tensor(tensor) => Ok(tensor),
-            Weight::Packed(_) => bail!("the weights are packed for inference: open the decoder without packing it"),
+            Weight::Packed(_) | Weight::Quantized(_) => {
+                bail!("the weights are packed for inference: open the decoder without packing it")
+            }
         }
     }
 }
@@ -99,7 +129,11 @@ pub(super) struct Linear {
 impl Linear {
     /// [rows, in] → [rows, out]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = self.weight.product(x)?;
+        self.finished(self.weight.product(x)?, x)
+    }
+
+    /// What is added to the product of the weight with `x`.
+    fn finished(&self, mut y: Tensor, x: &Tensor) -> Result<Tensor> {
         if let Some(LowRank { a, b, scale }) = &self.low_rank {
             y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?)?; // [rows, in] → [rows, rank] → [rows, out]
         }
@@ -108,4 +142,40 @@ impl Linear {
             None => Ok(y),
         }
     }
+}
+
+/// What each of them makes of the same rows, [rows, in]: quantised weights share one quantisation of the rows, and one
+/// round of the threads.
+pub(super) fn forward_all<const N: usize>(linears: [&Linear; N], x: &Tensor) -> Result<[Tensor; N]> {
+    let quantized = linears.iter().map(|linear| match &linear.weight {
+        Weight::Quantized(weight) => Some(weight),
+        _ => None,
+    });
+    let products = match quantized.collect::<Option<Vec<_>>>() {
+        Some(weights) => quantized_products(&weights, x)?,
+        None => linears.iter().map(|linear| linear.weight.product(x)).collect::<Result<_>>()?,
+    };
+    let finished = products.into_iter().zip(linears).map(|(y, linear)| linear.finished(y, x));
+    finished.collect::<Result<Vec<_>>>()?.try_into().map_err(|_| Error::Msg(format!("there are not {N} products")))
+}
+
+/// The products of the same rows, [rows, in], with each of the weights.
+fn quantized_products(weights: &[&QuantizedMatrix], x: &Tensor) -> Result<Vec<Tensor>> {
+    let (rows, width) = x.dims2()?;
+    if let Some(weight) = weights.iter().find(|weight| weight.width() != width) {
+        bail!("a row of {width} elements meets a weight of {}", weight.width());
+    }
+    let mut outputs: Vec<Vec<f32>> = weights.iter().map(|weight| vec![0.0; rows * weight.outputs()]).collect();
+    with_slice("quantized-product", x, |x| {
+        let mut quantized = QuantizedRows::default();
+        quantized.quantize(x, width);
+        let each: Vec<_> = weights.iter().zip(&mut outputs).map(|(weight, out)| Product::new(weight, out)).collect();
+        products(Pool::global(), &quantized, &each);
+        Ok(())
+    })?;
+    let shaped = outputs.into_iter().zip(weights).map(|(y, weight)| {
+        let shape = (rows, weight.outputs());
+        Tensor::from_vec(y, shape, x.device())
+    });
+    shaped.collect()
 }

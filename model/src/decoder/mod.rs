@@ -15,8 +15,7 @@ use candle_core::{Device, Tensor};
 
 pub use cache::{BLOCK_TOKENS, KvBlock, KvCache, KvPool, Reservation};
 use layer::{Layer, Pasts};
-pub use linear::LowRank;
-use linear::Weight;
+pub use linear::{LowRank, Weight};
 pub use stages::Batch;
 
 use crate::config::Config;
@@ -32,6 +31,15 @@ pub trait ParameterSource {
 
     /// The parameter of this name (as in the Hugging Face checkpoints), of this shape, in f32.
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Self::Error>;
+
+    /// The matrix of this name, of this shape. A source that packs it for inference as it is read spares the memory of the
+    /// tensor.
+    ///
+    /// # Errors
+    /// Those of [`get`](Self::get).
+    fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight, Self::Error> {
+        self.get(name, &shape).map(Weight::Tensor)
+    }
 
     /// What is added to the weight [out, in] of the linear layer of this name, where a low-rank addition is trained.
     ///
@@ -71,12 +79,12 @@ impl Decoder {
     /// Those of the source.
     pub fn new<S: ParameterSource>(config: Config, source: &mut S) -> Result<Decoder, S::Error> {
         let shape = [config.vocab_size, config.hidden_size];
-        let embedding = source.get("model.embed_tokens.weight", &shape)?;
+        let embedding = source.matrix("model.embed_tokens.weight", shape)?;
         let layers = (0..config.n_layers).map(|i| Layer::new(source, &config, i)).collect::<Result<_, _>>()?;
         let norm = source.get("model.norm.weight", &[config.hidden_size])?;
-        let head = if config.tie_word_embeddings { None } else { Some(source.get("lm_head.weight", &shape)?) };
-        let (device, embedding) = (embedding.device().clone(), Weight::Tensor(embedding));
-        Ok(Decoder { config, device, embedding, layers, norm, head: head.map(Weight::Tensor) })
+        let head = if config.tie_word_embeddings { None } else { Some(source.matrix("lm_head.weight", shape)?) };
+        let device = norm.device().clone();
+        Ok(Decoder { config, device, embedding, layers, norm, head })
     }
 
     /// Packs the weights for inference: products are faster, a row has the same bits in any company, and gradients are
@@ -88,6 +96,16 @@ impl Decoder {
         self.embedding.pack()?;
         self.head.as_mut().map_or(Ok(()), Weight::pack)?;
         self.layers.iter_mut().try_for_each(Layer::pack)
+    }
+
+    /// Bytes of all matrices in memory; vectors, which are few, are not counted.
+    pub fn matrix_bytes(&self) -> usize {
+        let own = [Some(&self.embedding), self.head.as_ref()].into_iter().flatten();
+        let layers = self.layers.iter().flat_map(|layer| layer.parameters()).filter_map(|parameter| match parameter {
+            linear::Parameter::Matrix(weight) => Some(weight),
+            linear::Parameter::Vector(_) => None,
+        });
+        own.chain(layers).map(Weight::bytes).sum()
     }
 
     /// The shape of the model.

@@ -96,6 +96,11 @@ impl PackedMatrix {
         self.width
     }
 
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        size_of_val(&*self.panels)
+    }
+
     /// Copies one row of the matrix, [width].
     pub fn copy_row(&self, output: usize, into: &mut [f32]) {
         let panel = &self.panels[output / PANEL * self.width..][..self.width];

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use safelmm_model::Rating;
+use safelmm_model::{Quantize, Rating};
 
 use super::plugin::PluginCommand;
 use super::store::StoreCommand;
@@ -117,6 +117,9 @@ pub struct ServeArgs {
     /// Folder of a low-rank adapter (LoRA, in the layout of peft) that was trained on that checkpoint [default: none]
     #[arg(long, value_name = "DIR", env = "SAFELMM_ADAPTER")]
     adapter: Option<PathBuf>,
+    /// Hold the weights in q8 (8 bits) or q4 (4 bits), which take less memory, or none: f32 [default: none]
+    #[arg(long, value_name = "FORMAT", env = "SAFELMM_QUANTIZE")]
+    quantize: Option<Quantize>,
     /// Folder of an encoder (BERT, RoBERTa, XLM-RoBERTa) that answers /v1/embeddings under its own name
     #[arg(long, value_name = "DIR", env = "SAFELMM_EMBEDDINGS")]
     embeddings: Option<PathBuf>,
@@ -149,6 +152,7 @@ impl From<ServeArgs> for Overrides {
             file: args.config,
             model: args.model,
             adapter: args.adapter,
+            quantize: args.quantize,
             embeddings: args.embeddings,
             listen: args.listen,
             queue: args.queue,
@@ -199,6 +203,9 @@ pub struct GenerateArgs {
     /// Folder of a low-rank adapter that was trained on that checkpoint [default: none]
     #[arg(long, value_name = "DIR", env = "SAFELMM_ADAPTER", requires = "model")]
     pub adapter: Option<PathBuf>,
+    /// Hold the weights in q8 (8 bits) or q4 (4 bits), which take less memory, or none: f32
+    #[arg(long, value_name = "FORMAT", env = "SAFELMM_QUANTIZE", default_value_t)]
+    pub quantize: Quantize,
 }
 
 /// A negative seed is its two's complement.

@@ -50,7 +50,7 @@ pub enum Ending {
 /// Writes the continuation of a text to standard output as it is generated. A reader that closes the pipe ends it
 /// quietly.
 pub fn generate(args: GenerateArgs) -> Result<Ending, GenerateFailure> {
-    let checkpoint = load(args.model.as_deref(), args.adapter.as_deref())?;
+    let checkpoint = load(args.model.as_deref(), args.adapter.as_deref(), args.quantize)?;
     // Not before: while the model loads, Ctrl-C ends the program as usual.
     let interrupted = Arc::new(AtomicBool::new(false));
     interrupt::watch(&interrupted)?;

@@ -42,7 +42,11 @@ async fn run(config: &Config) -> Result<(), ServeFailure> {
     }
     let loading = tokio::task::spawn_blocking({
         let config = config.clone();
-        move || App::start(Arc::new(load(config.model.folder.as_deref(), config.model.adapter.as_deref())?), &config)
+        move || {
+            let model = &config.model;
+            let checkpoint = load(model.folder.as_deref(), model.adapter.as_deref(), model.quantize)?;
+            App::start(Arc::new(checkpoint), &config)
+        }
     });
     let app = tokio::select! {
         started = loading => started.map_err(io::Error::other)??,

@@ -14,6 +14,7 @@ mod telemetry;
 
 use std::path::{Path, PathBuf};
 
+use safelmm_model::Quantize;
 use serde::Deserialize;
 
 pub use embeddings::EmbeddingsConfig;
@@ -34,6 +35,8 @@ pub struct Overrides {
     pub model: Option<PathBuf>,
     /// `--adapter`, `SAFELMM_ADAPTER`.
     pub adapter: Option<PathBuf>,
+    /// `--quantize`, `SAFELMM_QUANTIZE`.
+    pub quantize: Option<Quantize>,
     /// `--embeddings`, `SAFELMM_EMBEDDINGS`.
     pub embeddings: Option<PathBuf>,
     /// `--listen`, `SAFELMM_LISTEN`.
@@ -200,7 +203,7 @@ mod tests {
     fn every_key_of_the_file_arrives_and_flags_win() {
         let text = "[server]\nlisten = '127.0.0.1:9000'\nqueue = 3\nmax_batch = 2\nrequest_timeout_s = 7\n\
                     shutdown_grace_s = 1\nmax_body_bytes = 4096\nqueue_tokens = 11\nprefill_chunk = 12\nkv_cache_mib = 13\nmax_connections = 9\n\
-                    head_timeout_s = 1\nidle_timeout_s = 2\nbody_timeout_s = 3\nwrite_timeout_s = 4\n[model]\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n\
+                    head_timeout_s = 1\nidle_timeout_s = 2\nbody_timeout_s = 3\nwrite_timeout_s = 4\n[model]\nquantize = 'q4'\nfolder = 'm'\nname = 'n'\nrating_ceiling = 'PG'\n\
                     [keys]\nfile = 'k.toml'\n[telemetry]\notlp_endpoint = 'http://localhost:4318/'\n\
                     [policy]\ncontrol_tokens = 'deny'\n[policy.keys.web]\ncontrol_tokens = 'allow'\n[policy.keys.other]\n";
         let config = resolve(text, Overrides { queue: Some(5), ..Overrides::default() }).unwrap();
@@ -217,6 +220,11 @@ mod tests {
         assert!(config.model.folder.as_ref().is_some_and(|folder| folder.is_absolute() && folder.ends_with("m")));
         assert!(config.keys.file.as_ref().is_some_and(|file| file.is_absolute() && file.ends_with("k.toml")));
         assert_eq!(config.model.name.as_deref(), Some("n"));
+        assert_eq!(config.model.quantize, Quantize::Q4);
+        let flag = Overrides { quantize: Some(Quantize::None), ..Overrides::default() };
+        assert_eq!(resolve(text, flag).unwrap().model.quantize, Quantize::None);
+        let wrong = resolve("[model]\nquantize = 'q5'\n", Overrides::default()).unwrap_err();
+        assert!(wrong.contains("q5") && wrong.contains("q4"), "{wrong}");
         assert_eq!(config.telemetry.otlp_endpoint.as_deref(), Some("http://localhost:4318"));
         assert_eq!(config.model.rating_ceiling, Some(Rating::PG));
         let keys = [("web", Verdict::Allow), ("other", Verdict::Deny)].map(|(key, verdict)| (key.to_owned(), verdict));

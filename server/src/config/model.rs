@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use safelmm_model::Rating;
+use safelmm_model::{Quantize, Rating};
 use serde::Deserialize;
 
 use super::{ConfigError, Overrides};
@@ -17,6 +17,7 @@ pub(super) struct Section {
     folder: Option<PathBuf>,
     adapter: Option<PathBuf>,
     name: Option<String>,
+    quantize: Option<Quantize>,
     rating_ceiling: Option<Rating>,
     default_rating: Option<Rating>,
 }
@@ -32,6 +33,9 @@ pub struct ModelConfig {
     pub adapter: Option<PathBuf>,
     /// `name`: the id under which clients ask for the model; none means the checkpoint's own name.
     pub name: Option<String>,
+    /// `quantize`, `--quantize`, `SAFELMM_QUANTIZE`: the bits in which weights are held, `none`, `q8` or `q4`. Stores of keys
+    /// belong to the model in these bits.
+    pub quantize: Quantize,
     /// `rating_ceiling`: the highest rating a request may ask for. None means X, for a rated model.
     pub rating_ceiling: Option<Rating>,
     /// `default_rating`: the rating of requests that name none, at most the ceiling. None means [`DEFAULT_RATING`], or
@@ -73,6 +77,7 @@ impl ModelConfig {
             folder,
             adapter,
             name: section.name,
+            quantize: overrides.quantize.or(section.quantize).unwrap_or_default(),
             rating_ceiling: section.rating_ceiling,
             default_rating: section.default_rating,
         })

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{Device, Tensor};
 use safelmm_model::checkpoint::{Prepare, open_decoder, open_decoder_with};
 use safelmm_model::ops::IGNORE;
-use safelmm_model::{Checkpoint, CheckpointError};
+use safelmm_model::{Checkpoint, CheckpointError, Opening};
 use safelmm_trainer::finetune::conversations::{self, Conversation};
 use safelmm_trainer::finetune::{Exported, FinetuneConfig, export, finetune};
 use safelmm_trainer::report::Report;
@@ -137,9 +137,10 @@ fn adapters_are_trained_resumed_exported_merged_and_served() {
     let (adapter, merged) = (folder.path().join("adapter"), folder.path().join("merged"));
     assert_eq!(export(&base, &whole, &adapter, false).unwrap(), Exported::Adapter);
     assert_eq!(export(&base, &whole, &merged, true).unwrap(), Exported::Checkpoint);
+    let with_adapter = Opening { adapter: Some(&adapter), ..Opening::default() };
     let (plain, with, joined) = (
         Checkpoint::open(&base).unwrap(),
-        Checkpoint::open_with_adapter(&base, &adapter).unwrap(),
+        Checkpoint::open_with(&base, with_adapter).unwrap(),
         Checkpoint::open(&merged).unwrap(),
     );
     assert_eq!(joined.name(), "tiny-chat");
@@ -164,7 +165,7 @@ fn adapters_are_trained_resumed_exported_merged_and_served() {
     assert!(message.contains("another checkpoint (tiny)"), "{message}");
     let bytes = fs::read(adapter.join("adapter_model.safetensors")).unwrap();
     let refused = |words: &str| {
-        let message = Checkpoint::open_with_adapter(&base, &adapter).err().unwrap().to_string();
+        let message = Checkpoint::open_with(&base, with_adapter).err().unwrap().to_string();
         assert!(message.contains(words), "{message}");
     };
     fs::write(adapter.join("adapter_model.safetensors"), &bytes[..bytes.len() - 4]).unwrap();

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use safelmm_datastore::{License, Rating};
+use safelmm_model::Quantize;
 
 use crate::keys::Use;
 
@@ -46,6 +47,9 @@ pub struct ModelArgs {
     /// Checkpoint folder [default: the embedded demo]
     #[arg(long, value_name = "DIR", env = "SAFELMM_MODEL")]
     pub model: Option<PathBuf>,
+    /// Weights of q8 or q4 bits, as the server has them that the store is for, or none
+    #[arg(long, value_name = "FORMAT", env = "SAFELMM_QUANTIZE", default_value_t)]
+    pub quantize: Quantize,
     /// Folder of an encoder that makes the vectors of passages [default: the model's own states]
     #[arg(long, value_name = "DIR", env = "SAFELMM_EMBEDDINGS")]
     pub embeddings: Option<PathBuf>,

@@ -125,7 +125,7 @@ fn print(text: &str) -> Outcome {
 
 fn encoder(args: &ModelArgs) -> Result<ModelEncoder, StoreFailure> {
     let sentences = args.embeddings.as_deref().map(Encoder::open).transpose()?.map(Arc::new);
-    Ok(ModelEncoder::new(Arc::new(load(args.model.as_deref(), None)?), sentences)?)
+    Ok(ModelEncoder::new(Arc::new(load(args.model.as_deref(), None, args.quantize)?), sentences)?)
 }
 
 fn access(args: &AccessArgs) -> Access {

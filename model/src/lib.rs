@@ -26,7 +26,9 @@ pub mod generate;
 
 pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 pub use config::{Config, ConfigError};
-pub use decoder::{BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Segment};
+pub use decoder::{
+    BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Part, PartError, Segment, Slice,
+};
 pub use encoder::{Encoder, EncoderError};
 pub use generate::{
     ContextSource, FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work,

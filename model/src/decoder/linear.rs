@@ -99,10 +99,21 @@ pub(super) struct Linear {
 impl Linear {
     /// [rows, in] → [rows, out]
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let mut y = self.weight.product(x)?;
-        if let Some(LowRank { a, b, scale }) = &self.low_rank {
-            y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?)?; // [rows, in] → [rows, rank] → [rows, out]
+        self.add_bias(self.product(x)?)
+    }
+
+    /// Without the bias.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        let y = self.weight.product(x)?;
+        match &self.low_rank {
+            // [rows, in] → [rows, rank] → [rows, out]
+            Some(LowRank { a, b, scale }) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?,
+            None => Ok(y),
         }
+    }
+
+    /// Adds the bias to a product.
+    pub fn add_bias(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),

@@ -8,8 +8,11 @@ mod fingerprint;
 mod keys;
 mod layer;
 mod linear;
+mod part;
 mod positions;
 mod stages;
+
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
@@ -17,6 +20,7 @@ pub use cache::{BLOCK_TOKENS, KvBlock, KvCache, KvPool, Reservation};
 use layer::{Layer, Pasts};
 pub use linear::LowRank;
 use linear::Weight;
+pub use part::{Part, PartError, Slice};
 pub use stages::Batch;
 
 use crate::config::Config;
@@ -32,6 +36,15 @@ pub trait ParameterSource {
 
     /// The parameter of this name (as in the Hugging Face checkpoints), of this shape, in f32.
     fn get(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, Self::Error>;
+
+    /// The values of `slice` of the parameter of this name, whose whole shape is `shape`. A source that only knows
+    /// whole parameters is asked for one of the slice's shape, which it refuses.
+    ///
+    /// # Errors
+    /// Those of the source.
+    fn slice(&mut self, name: &str, shape: &[usize], slice: Slice) -> Result<Tensor, Self::Error> {
+        self.get(name, &slice.shape(shape))
+    }
 
     /// What is added to the weight [out, in] of the linear layer of this name, where a low-rank addition is trained.
     ///
@@ -58,9 +71,10 @@ pub struct Segment<'a> {
 pub struct Decoder {
     config: Config,
     device: Device,
-    embedding: Weight, // [vocab, hidden]
+    embedding: Option<Weight>, // [vocab, hidden]
+    first: usize,              // the number of the first layer
     layers: Vec<Layer>,
-    norm: Tensor,         // [hidden]
+    norm: Option<Tensor>, // [hidden]
     head: Option<Weight>, // [vocab, hidden]; none when tied
 }
 
@@ -70,13 +84,30 @@ impl Decoder {
     /// # Errors
     /// Those of the source.
     pub fn new<S: ParameterSource>(config: Config, source: &mut S) -> Result<Decoder, S::Error> {
+        let whole = Part::whole(&config);
+        Decoder::part(config, source, &whole)
+    }
+
+    /// Takes the parameters of a part of the configuration from `source`. It runs in stages alone:
+    /// [`batch`](Self::batch), [`embed`](Self::embed), [`layer`](Self::layer), [`last_norm`](Self::last_norm). What
+    /// [`Part::check`] refuses must not be asked for.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn part<S: ParameterSource>(config: Config, source: &mut S, part: &Part) -> Result<Decoder, S::Error> {
         let shape = [config.vocab_size, config.hidden_size];
-        let embedding = source.get("model.embed_tokens.weight", &shape)?;
-        let layers = (0..config.n_layers).map(|i| Layer::new(source, &config, i)).collect::<Result<_, _>>()?;
-        let norm = source.get("model.norm.weight", &[config.hidden_size])?;
-        let head = if config.tie_word_embeddings { None } else { Some(source.get("lm_head.weight", &shape)?) };
-        let (device, embedding) = (embedding.device().clone(), Weight::Tensor(embedding));
-        Ok(Decoder { config, device, embedding, layers, norm, head: head.map(Weight::Tensor) })
+        let (is_first, is_last) = (part.layers.start == 0, part.layers.end == config.n_layers);
+        let embeds = is_first || (is_last && config.tie_word_embeddings);
+        let embedding = if embeds { Some(source.get("model.embed_tokens.weight", &shape)?) } else { None };
+        let layers =
+            part.layers.clone().map(|i| Layer::new(source, &config, i, part)).collect::<Result<Vec<Layer>, _>>()?;
+        let norm = if is_last { Some(source.get("model.norm.weight", &[config.hidden_size])?) } else { None };
+        let has_head = is_last && !config.tie_word_embeddings;
+        let head = if has_head { Some(source.get("lm_head.weight", &shape)?) } else { None };
+        let any = [embedding.as_ref(), norm.as_ref(), layers.first().map(Layer::any)].into_iter().flatten().next();
+        let device = any.map_or(Device::Cpu, |tensor| tensor.device().clone());
+        let (embedding, head) = (embedding.map(Weight::Tensor), head.map(Weight::Tensor));
+        Ok(Decoder { config, device, embedding, first: part.layers.start, layers, norm, head })
     }
 
     /// Packs the weights for inference: products are faster, a row has the same bits in any company, and gradients are
@@ -85,7 +116,7 @@ impl Decoder {
     /// # Errors
     /// Parameters on another device.
     pub fn pack(&mut self) -> Result<()> {
-        self.embedding.pack()?;
+        self.embedding.as_mut().map_or(Ok(()), Weight::pack)?;
         self.head.as_mut().map_or(Ok(()), Weight::pack)?;
         self.layers.iter_mut().try_for_each(Layer::pack)
     }
@@ -105,11 +136,19 @@ impl Decoder {
     /// # Errors
     /// The weights are packed.
     pub fn head(&self) -> Result<&Tensor> {
-        self.projection().tensor()
+        self.projection()?.tensor()
     }
 
-    fn projection(&self) -> &Weight {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// The numbers of the layers.
+    pub fn layers(&self) -> Range<usize> {
+        self.first..self.first + self.layers.len()
+    }
+
+    fn projection(&self) -> Result<&Weight> {
+        match self.head.as_ref().or(self.embedding.as_ref()) {
+            Some(projection) => Ok(projection),
+            None => candle_core::bail!("this part of the decoder has no output projection"),
+        }
     }
 
     /// Hidden states after the last norm, [rows, hidden], of whole sequences, where rows counts the tokens of all
@@ -156,7 +195,10 @@ impl Decoder {
         let batch = self.packed(sequences, lengths)?;
         let context = self.context(&batch);
         let mut x = self.embed(&batch)?;
-        let Some((last, layers)) = self.layers.split_last() else { candle_core::bail!("a decoder without layers") };
+        let Some((last, layers)) = self.layers.split_last().filter(|_| self.layers.len() == self.config.n_layers)
+        else {
+            candle_core::bail!("a decoder with {} of {} layers", self.layers.len(), self.config.n_layers)
+        };
         for (index, layer) in layers.iter().enumerate() {
             let (attended, input) = layer.attended(&x, index, &context, pasts.as_deref_mut())?;
             x = layer.fed_forward(&attended, &input, &self.config)?;
@@ -175,7 +217,7 @@ impl Decoder {
     /// # Errors
     /// Hidden states of another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.projection().product(hidden)
+        self.projection()?.product(hidden)
     }
 
     /// Natural log-probability of the target behind each row, [rows]; 0 where the target is
@@ -185,7 +227,7 @@ impl Decoder {
     /// Another number of targets than rows, or a target outside the vocabulary.
     pub fn token_log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
         const ROWS: usize = 256; // whose logits exist at once
-        if let Weight::Tensor(head) = self.projection() {
+        if let Weight::Tensor(head) = self.projection()? {
             return token_log_probs(hidden, head, targets);
         }
         if hidden.dim(0)? != targets.len() {

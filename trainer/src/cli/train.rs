@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use safelmm_trainer::config::Overlay;
+use safelmm_trainer::comm::launch::Workers;
+use safelmm_trainer::config::{Overlay, ParallelSection};
 use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
 use safelmm_trainer::machine::measure_peak;
-use safelmm_trainer::pretrain::pretrain;
+use safelmm_trainer::pretrain::pretrain_with;
 use safelmm_trainer::report::Report;
 use safelmm_trainer::training::Outcome;
 use safelmm_trainer::{export, watch};
@@ -31,6 +32,8 @@ pub struct PretrainArgs {
     /// A checkpoint folder to begin with, of the same shape and tokenizer; the data comes from `data --tokenizer`
     #[arg(long)]
     init: Option<PathBuf>,
+    #[command(flatten)]
+    parallel: ParallelArgs,
 }
 
 /// A fine-tuning.
@@ -91,11 +94,46 @@ pub struct ReportArgs {
 /// # Errors
 /// Says what is wrong and what to do.
 pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
-    let config = args.config.read()?;
-    let stop = stop_on_ctrl_c()?;
-    measure(report)?;
-    end(pretrain(&config, &args.data, &args.out, args.init.as_deref(), &stop, report)?, report);
+    let workers = Workers::join()?;
+    let outcome = workers.run(|world| {
+        let mut config = args.config.read()?;
+        args.parallel.put_over(&mut config.parallel);
+        config.parallel.validate()?;
+        let stop = stop_on_ctrl_c()?;
+        let mut silent = Report::silent();
+        let report = if world.rank() == 0 { &mut *report } else { &mut silent };
+        measure(report)?;
+        let outcome = pretrain_with(world, &config, &args.data, &args.out, args.init.as_deref(), &stop, report)?;
+        anyhow::Ok((outcome, world.rank()))
+    });
+    drop(workers); // who ends before the others have ended too would be taken for one that failed
+    match outcome? {
+        (outcome, 0) => end(outcome, report),
+        (outcome, _) => end(outcome, &Report::silent()),
+    }
     Ok(())
+}
+
+/// How the run lies on its processes, over `[parallel]` of the configuration.
+#[derive(clap::Args)]
+pub struct ParallelArgs {
+    /// Processes that share each layer
+    #[arg(long)]
+    tensor: Option<usize>,
+    /// Stages that the layers are divided into
+    #[arg(long)]
+    pipeline: Option<usize>,
+    /// Share the optimiser's state out among the copies of the model (ZeRO-1)
+    #[arg(long)]
+    zero: bool,
+}
+
+impl ParallelArgs {
+    fn put_over(&self, section: &mut ParallelSection) {
+        section.tensor = self.tensor.unwrap_or(section.tensor);
+        section.pipeline = self.pipeline.unwrap_or(section.pipeline);
+        section.zero |= self.zero;
+    }
 }
 
 /// Fine-tunes, to the end or to Ctrl-C.

@@ -207,7 +207,7 @@ mod tests {
 
     fn gradients(tied: bool, checkpointing: bool) -> (Loss, Vec<Vec<f32>>, Vec<Activations>) {
         let (parameters, decoder) = model(3, tied);
-        let (mut sums, mut seen) = (Gradients::new(&parameters), Vec::new());
+        let (mut sums, mut seen) = (Gradients::new(&parameters, tied), Vec::new());
         let options = Options { z_loss: 1e-2, checkpointing };
         let batch = batch();
         let pass = forward(&decoder, &batch, options, None, Some(&mut seen)).unwrap();

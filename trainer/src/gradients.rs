@@ -35,6 +35,8 @@ pub trait Sink {
 /// The sums of one update after another.
 pub struct Gradients {
     buckets: Buckets,
+    /// Whether the embedding is the output projection too.
+    tied: bool,
     /// The sums, once they are finished; before that, of the micro-batches since the last unfinished sum.
     current: Buffers,
     /// Unfinished sums of 2^level leaves, the largest first.
@@ -57,10 +59,10 @@ pub enum GradientError {
 }
 
 impl Gradients {
-    /// For these parameters.
-    pub fn new(parameters: &Parameters) -> Gradients {
+    /// For these parameters of a model whose embedding is `tied` to its output projection, or not.
+    pub fn new(parameters: &Parameters, tied: bool) -> Gradients {
         let buckets = Buckets::new(parameters);
-        Gradients { current: buckets.zeros(), buckets, waiting: Vec::new(), spare: Vec::new() }
+        Gradients { current: buckets.zeros(), buckets, tied, waiting: Vec::new(), spare: Vec::new() }
     }
 
     /// Where they lie.
@@ -126,9 +128,9 @@ impl Gradients {
     /// A tied embedding is at the first stage and, as the output projection, at the last one: both get the sum of their
     /// gradients.
     fn tie(&mut self, mesh: &Mesh) -> Result<(), CommError> {
-        let tied = self.buckets.parts().iter().position(|part| *part == Part::Embedding);
+        let embedding = self.buckets.parts().iter().position(|part| *part == Part::Embedding);
         let (first, last) = (0, mesh.pipeline.size() - 1);
-        let Some(number) = tied.filter(|_| last > first && !self.buckets.parts().contains(&Part::Head)) else {
+        let Some(number) = embedding.filter(|_| last > first && self.tied) else {
             return Ok(());
         };
         let other = if mesh.is_first() { last } else { first };
@@ -221,7 +223,7 @@ impl Summing<'_> {
         if self.index == self.count || !self.index.is_multiple_of(self.leaf) {
             return;
         }
-        let Gradients { buckets, current, waiting, spare } = &mut *self.gradients;
+        let Gradients { buckets, current, waiting, spare, .. } = &mut *self.gradients;
         let mut level = 0;
         while let Some((_, before)) = waiting.pop_if(|(at, _)| *at == level) {
             current.iter_mut().zip(&before).for_each(|(sum, values)| add(sum, values));

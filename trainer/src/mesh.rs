@@ -8,8 +8,10 @@ use safelmm_model::ops::TensorGroup;
 use safelmm_model::{Config, Part as ModelPart, PartError};
 
 use crate::buckets::Part;
+#[cfg(feature = "nccl")]
+use crate::comm::nccl::Nccl;
 use crate::comm::{Comm, CommError, local};
-use crate::config::{ParallelSection, TrainSection};
+use crate::config::{Backend, ParallelSection, TrainSection};
 
 /// The groups that a worker belongs to. Those that share layers are neighbours by rank, since they talk most.
 pub struct Mesh {
@@ -40,6 +42,13 @@ pub enum MeshError {
         /// What would be accepted.
         expected: String,
     },
+    /// The program cannot use the GPUs' sums.
+    #[cfg(not(feature = "nccl"))]
+    #[error(
+        "parallel.backend is nccl, and this safelmm-train was built without it: build it by \
+         `cargo build --release -p safelmm-trainer --features mpi,nccl`, or take the backend mpi"
+    )]
+    WithoutNccl,
     /// The layers cannot be divided.
     #[error("parallel.tensor: {0}")]
     Part(#[from] PartError),
@@ -82,6 +91,7 @@ impl Mesh {
         train: &TrainSection,
         shape: &Config,
     ) -> Result<Mesh, MeshError> {
+        let world = &over(parallel.backend, world)?;
         let (size, rank) = (world.size(), world.rank());
         let ParallelSection { tensor, pipeline, zero, .. } = *parallel;
         let refuse = |key, got, expected| Err(MeshError::Layout { key, got, expected });
@@ -167,6 +177,17 @@ impl Mesh {
         let (stage, share) = (rank / self.tensor.size(), rank % self.tensor.size());
         let first = part != Part::Embedding || stage == 0; // a tied embedding is at the last stage too
         first && (divided || share == 0)
+    }
+}
+
+/// The same workers by what takes their sums.
+fn over(backend: Backend, world: &Arc<dyn Comm>) -> Result<Arc<dyn Comm>, MeshError> {
+    match backend {
+        Backend::Mpi => Ok(Arc::clone(world)),
+        #[cfg(feature = "nccl")]
+        Backend::Nccl => Ok(Arc::new(Nccl::over(Arc::clone(world))?)),
+        #[cfg(not(feature = "nccl"))]
+        Backend::Nccl => Err(MeshError::WithoutNccl),
     }
 }
 

@@ -197,12 +197,15 @@ pub fn shapes(config: &Config) -> Result<BTreeMap<String, Vec<usize>>> {
     Ok(parts.into_iter().map(|(name, (shape, _))| (name, shape)).collect())
 }
 
+/// By name, the whole shape of parameters, and what of each is in a part of the model; `None` where all of it is.
+pub type Shapes = BTreeMap<String, (Vec<usize>, Option<Slice>)>;
+
 /// The whole shape of every parameter of a part of a decoder, and what of it the part has: nothing is allocated.
 ///
 /// # Errors
 /// Those of candle.
-pub fn shapes_of_part(config: &Config, part: &Part) -> Result<BTreeMap<String, (Vec<usize>, Option<Slice>)>> {
-    struct Names(BTreeMap<String, (Vec<usize>, Option<Slice>)>);
+pub fn shapes_of_part(config: &Config, part: &Part) -> Result<Shapes> {
+    struct Names(Shapes);
     impl ParameterSource for Names {
         type Error = candle_core::Error;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a tiny model for 50 updates as one process, and again as several MPI processes in every layout, and compares the
-# losses. Installs nothing: where there is no MPI it says so and passes.
+# losses. Installs nothing: where there is no MPI it says so and passes. Usage: mpi.sh [safelmm-train, built with MPI]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -8,8 +8,8 @@ if ! command -v mpirun >/dev/null || ! command -v mpicc >/dev/null; then
     echo "there is no mpirun or no mpicc (on Debian: libopenmpi-dev openmpi-bin libclang-dev): nothing was compared"
     exit 0
 fi
-cargo build --release --workspace --bin safelmm-train --features safelmm-trainer/mpi
-train="${CARGO_TARGET_DIR:-target}/release/safelmm-train"
+train="${1:-${CARGO_TARGET_DIR:-target}/release/safelmm-train}"
+[ $# -gt 0 ] || cargo build --release --workspace --bin safelmm-train --features safelmm-trainer/mpi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
 use candle_core::Device;
-use safelmm_trainer::comm::launch::Workers;
+use safelmm_trainer::comm::launch::{Workers, only_one};
 use safelmm_trainer::config::{Overlay, ParallelSection};
 use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
 use safelmm_trainer::machine::measure_peak;
@@ -141,6 +141,7 @@ impl ParallelArgs {
 /// # Errors
 /// Says what is wrong and what to do.
 pub fn run_finetune(args: &FinetuneArgs, report: &mut Report) -> Result<()> {
+    only_one("safelmm-train finetune")?;
     let config = FinetuneConfig::read(&args.config, &args.settings)?;
     let stop = stop_on_ctrl_c()?;
     measure(report)?;

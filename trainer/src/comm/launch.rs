@@ -23,6 +23,11 @@ pub enum LaunchError {
          build it by `cargo build --release -p safelmm-trainer --features mpi`, or start one process"
     )]
     WithoutMpi(usize),
+    /// What was asked for is done by one process.
+    #[error(
+        "{0} runs in one process, and this is one of {1} that were started together: start one, without mpirun or srun -n"
+    )]
+    OneProcess(&'static str, usize),
     /// MPI did not begin.
     #[error(
         "MPI has begun before, or lets no two threads of a process send at the same time (MPI_THREAD_MULTIPLE): \
@@ -36,6 +41,17 @@ const SIZES: [&str; 3] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TA
 
 fn started_together() -> Option<usize> {
     SIZES.iter().find_map(|name| env::var(name).ok()?.parse().ok()).filter(|size| *size > 1)
+}
+
+/// Refuses a process that is one of several, for `what` is done by one.
+///
+/// # Errors
+/// There are others.
+pub fn only_one(what: &'static str) -> Result<(), LaunchError> {
+    match started_together() {
+        Some(size) => Err(LaunchError::OneProcess(what, size)),
+        None => Ok(()),
+    }
 }
 
 impl Workers {

@@ -9,6 +9,8 @@ pub mod launch;
 pub mod local;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod tree;
 
 use std::ops::Range;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use overlay::{Overlay, apply, read_table};
-pub use parallel::ParallelSection;
+pub use parallel::{Backend, ParallelSection};
 use safelmm_model::config::{Config, Family, QkNorm, Rope, RopeScaling};
 use serde::{Deserialize, Serialize};
 pub use train::{CheckpointSection, GroupSection, Schedule, SpikeSection, TrainSection};

@@ -18,11 +18,25 @@ pub struct ParallelSection {
     pub pipeline: usize,
     /// Share the optimiser's state out among the copies (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
     pub zero: bool,
+    /// What takes the sums over processes.
+    #[serde(skip_serializing_if = "super::is_default")]
+    pub backend: Backend,
+}
+
+/// What takes the sums over processes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// Messages between processes: the same bits for every power of two of copies.
+    #[default]
+    Mpi,
+    /// The GPUs of the processes (NCCL), to rounding.
+    Nccl,
 }
 
 impl Default for ParallelSection {
     fn default() -> Self {
-        ParallelSection { data: None, tensor: 1, pipeline: 1, zero: false }
+        ParallelSection { data: None, tensor: 1, pipeline: 1, zero: false, backend: Backend::Mpi }
     }
 }
 

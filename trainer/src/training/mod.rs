@@ -188,7 +188,7 @@ pub fn train<E: From<TrainError>>(
     let (mesh, root) = (job.mesh, job.mesh.is_root());
     // The root tidies up before the others look, and says where the run stands.
     let mut ledger = match root {
-        true => Some(tidy(job.run).map_err(TrainError::from)?),
+        true => Some(tidy(job.run)?),
         false => None,
     };
     let newest = match root {
@@ -217,7 +217,7 @@ pub fn train<E: From<TrainError>>(
     let telling = root.then(|| Telling::open(job.run, at.step)).transpose().map_err(TrainError::from)?;
     let policy = Policy { steps: job.train.checkpoint_steps, kept: job.train.checkpoints.clone() };
     let saver = Saver::new(job.run, job.identity.clone(), policy.clone());
-    let sums = Gradients::new(job.parameters);
+    let sums = Gradients::new(job.parameters, job.decoder.config().tie_word_embeddings);
     let mut training = Training { job, groups, ledger, optimizer, at, telling, policy, saver, sums };
     Ok(training.run(report)?)
 }

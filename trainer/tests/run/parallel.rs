@@ -110,7 +110,7 @@ fn a_divided_model_trains_as_one_process_to_rounding() {
     let (reference, statistics) = (losses(&one), statistics(&one));
     for (workers, tensor, pipeline, zero) in DIVIDED {
         let run = folder.path().join(format!("{workers}-{tensor}-{pipeline}"));
-        config.parallel = ParallelSection { data: None, tensor, pipeline, zero };
+        config.parallel = ParallelSection { tensor, pipeline, zero, ..ParallelSection::default() };
         for outcome in train(&config, workers, &data, &run, false) {
             assert_eq!(outcome, Ok(Outcome::Finished));
         }
@@ -138,7 +138,7 @@ fn a_run_goes_on_with_any_layout() {
     let (whole, cut) = (folder.path().join("whole"), folder.path().join("cut"));
     assert_eq!(train(&config, 1, &data, &whole, false), [Ok(Outcome::Finished)]);
     for (step, (workers, tensor, pipeline, zero)) in DIVIDED.into_iter().enumerate() {
-        config.parallel = ParallelSection { data: None, tensor, pipeline, zero };
+        config.parallel = ParallelSection { tensor, pipeline, zero, ..ParallelSection::default() };
         for outcome in train(&config, workers, &data, &cut, true) {
             assert_eq!(outcome, Ok(Outcome::Interrupted { step: step + 1 }), "{:?}", config.parallel);
         }

@@ -26,7 +26,10 @@ pub mod generate;
 
 pub use checkpoint::{Checkpoint, CheckpointError, GenerationDefaults, Opening, Quantize};
 pub use config::{Config, ConfigError};
-pub use decoder::{BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Segment, Weight};
+pub use decoder::{
+    BLOCK_TOKENS, Batch, Decoder, KvBlock, KvCache, KvPool, LowRank, ParameterSource, Part, PartError, Segment, Slice,
+    Weight,
+};
 pub use encoder::{Encoder, EncoderError};
 pub use generate::{
     ContextSource, FinishReason, GenerateError, Generation, GenerationRequest, Progress, Step, TokenLogprob, Work,

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, Var};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use safelmm_model::ops::{IGNORE, cross_entropy};
-use safelmm_model::{Config, Decoder, ParameterSource};
+use safelmm_model::ops::{IGNORE, TensorGroup, cross_entropy, from_divided, to_divided};
+use safelmm_model::{Config, Decoder, ParameterSource, Part};
 
 struct Variables {
     vars: BTreeMap<String, Var>,
@@ -64,4 +65,53 @@ fn every_parameter_of_every_family_has_the_right_gradient() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A group of workers that all have the same values.
+struct Equals(usize);
+
+impl TensorGroup for Equals {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        self.0
+    }
+
+    fn all_reduce(&self, values: &mut [f32]) -> Result<()> {
+        values.iter_mut().for_each(|value| *value *= self.0 as f32);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_divided_is_summed_on_its_way_out_and_its_gradient_on_its_way_in() -> Result<()> {
+    let group: Arc<dyn TensorGroup> = Arc::new(Equals(3));
+    let x = Var::from_tensor(&Tensor::new(&[[1.0_f32, -2.0], [4.0, 0.5]], &Device::Cpu)?)?;
+    let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+    let (into, out) = (to_divided(&x, &group)?, from_divided(&x, &group)?);
+    assert_eq!(values(&into)?, [1.0, -2.0, 4.0, 0.5]);
+    assert_eq!(values(&out)?, [3.0, -6.0, 12.0, 1.5]);
+    for (y, expected) in [(into, [6.0, -12.0, 24.0, 3.0]), (out, [6.0, -12.0, 24.0, 3.0])] {
+        // The gradient of the sum of squares is 2 y.
+        let grads = y.sqr()?.sum_all()?.backward()?;
+        assert_eq!(values(grads.get(&x).unwrap())?, expected);
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_divided_is_refused_with_its_reason() {
+    let config = |family: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(family).join("config.json");
+        Config::from_json(&std::fs::read(path).unwrap()).unwrap()
+    };
+    assert!(Part::check(&config("qwen3"), 1).is_ok() && Part::check(&config("olmo2"), 1).is_ok());
+    let message = Part::check(&config("qwen3"), 7).unwrap_err().to_string();
+    assert!(message.contains("7 workers cannot share a layer: the number of heads is"), "{message}");
+    let mut whole_norm = config("olmo2");
+    whole_norm.intermediate_size = 84;
+    let message = Part::check(&whole_norm, 2).unwrap_err().to_string();
+    assert!(message.contains("over all heads at once"), "{message}");
 }

@@ -7,7 +7,8 @@ use candle_core::{Result, Tensor, Var};
 use safelmm_model::Decoder;
 use safelmm_model::ops::{IGNORE, cross_entropy};
 
-use crate::optimizer::accumulate;
+use crate::buckets::Part;
+use crate::gradients::Sink;
 use crate::parameters::Parameters;
 use crate::statistics::Activations;
 
@@ -58,26 +59,54 @@ pub struct Loss {
     pub targets: usize,
 }
 
-/// Adds the gradients of the **sum** of the targets' losses to `gradients`, in the order of names, so that an update's
-/// mean is over its tokens however they are cut into passes. `look` takes what the layers' states are like.
+/// A micro-batch between its forward and its backward pass.
+pub struct Pass<'a> {
+    batch: &'a Batch,
+    packed: safelmm_model::Batch,
+    /// What the embedding gave, where this worker has it.
+    embedded: Option<Tensor>,
+    inputs: Vec<Var>,
+    outputs: Vec<Option<Tensor>>,
+    x: Tensor,
+}
+
+impl Pass<'_> {
+    /// The hidden states behind the last of the layers, [rows, hidden].
+    pub fn leaving(&self) -> &Tensor {
+        &self.x
+    }
+
+    /// Tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.batch.tokens()
+    }
+}
+
+/// Runs the layers that `decoder` has, on its embeddings or on the hidden states [rows, hidden] that enter them. `look`
+/// takes what the layers' states are like.
 ///
 /// # Errors
 /// Those of the decoder.
-pub fn backward(
+pub fn forward<'a>(
     decoder: &Decoder,
-    parameters: &Parameters,
-    batch: &Batch,
+    batch: &'a Batch,
     options: Options,
-    gradients: &mut [Vec<f32>],
+    entering: Option<Tensor>,
     mut look: Option<&mut Vec<Activations>>,
-) -> Result<Loss> {
+) -> Result<Pass<'a>> {
     let sequences: Vec<&[u32]> = batch.inputs.iter().map(Vec::as_slice).collect();
     let packed = decoder.batch(&sequences)?;
-    let embedded = decoder.embed(&packed)?; // [rows, hidden]
-    let mut x = embedded.detach();
-    let layers = decoder.config().n_layers;
-    let (mut inputs, mut outputs) = (Vec::with_capacity(layers), Vec::with_capacity(layers));
-    for index in 0..layers {
+    let (embedded, mut x) = match entering {
+        Some(x) => (None, x),
+        None => {
+            let embedded = decoder.embed(&packed)?;
+            let x = embedded.detach();
+            (Some(embedded), x)
+        }
+    };
+    let layers = decoder.layers();
+    let (mut inputs, mut outputs) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
+    for index in layers {
         let input = Var::from_tensor(&x)?;
         let output = decoder.layer(index, input.as_tensor(), &packed)?;
         if let Some(look) = look.as_deref_mut() {
@@ -88,30 +117,58 @@ pub fn backward(
         inputs.push(input);
         outputs.push(if options.checkpointing { None } else { Some(output) });
     }
+    Ok(Pass { batch, packed, embedded, inputs, outputs, x })
+}
 
-    let last = Var::from_tensor(&x)?;
-    let targets: Vec<u32> = batch.targets.concat();
-    let loss = cross_entropy(&decoder.last_norm(last.as_tensor())?, decoder.head()?, &targets, options.z_loss)?;
-    let n = loss.targets as f64;
-    let mut grads = (&loss.loss * n)?.backward()?;
-    let found = Loss { nll: loss.nll * n, z_loss: loss.z_loss * n, targets: loss.targets };
-    drop(loss);
-    let mut dx = take(&mut grads, &last)?;
-    add(parameters, &grads, gradients)?;
-    drop((grads, last, x));
+/// Gives the gradients of the **sum** of the targets' losses to `sink`, so that an update's mean is over its tokens
+/// however they are cut into passes. `leaving`: the gradient of the hidden states behind the layers; without it the
+/// loss follows them. Returns the loss, where it does, and the gradient of the states that entered, [rows, hidden].
+///
+/// # Errors
+/// Those of the decoder.
+pub fn backward(
+    decoder: &Decoder,
+    parameters: &Parameters,
+    pass: Pass<'_>,
+    options: Options,
+    leaving: Option<Tensor>,
+    sink: &mut dyn Sink,
+) -> Result<(Loss, Tensor)> {
+    let Pass { batch, packed, embedded, mut inputs, mut outputs, x } = pass;
+    let (found, mut dx) = match leaving {
+        Some(gradient) => (Loss::default(), gradient),
+        None => {
+            let last = Var::from_tensor(&x)?;
+            let targets: Vec<u32> = batch.targets.concat();
+            let loss = cross_entropy(&decoder.last_norm(last.as_tensor())?, decoder.head()?, &targets, options.z_loss)?;
+            let n = loss.targets as f64;
+            let mut grads = (&loss.loss * n)?.backward()?;
+            let found = Loss { nll: loss.nll * n, z_loss: loss.z_loss * n, targets: loss.targets };
+            let dx = take(&mut grads, &last)?;
+            sink.add(parameters, &grads)?;
+            sink.complete(Part::Head);
+            sink.complete(Part::Norm);
+            (found, dx)
+        }
+    };
+    drop(x);
+    let first = decoder.layers().start;
     while let (Some(input), Some(output)) = (inputs.pop(), outputs.pop()) {
+        let index = first + inputs.len();
         let output = match output {
             Some(output) => output,
-            None => decoder.layer(inputs.len(), input.as_tensor(), &packed)?,
+            None => decoder.layer(index, input.as_tensor(), &packed)?,
         };
         let mut grads = (output * dx)?.sum_all()?.backward()?;
         dx = take(&mut grads, &input)?;
-        add(parameters, &grads, gradients)?;
+        sink.add(parameters, &grads)?;
+        sink.complete(Part::Layer(index));
     }
-    if embedded.track_op() {
-        add(parameters, &(embedded * dx)?.sum_all()?.backward()?, gradients)?;
+    if let Some(embedded) = embedded.filter(Tensor::track_op) {
+        sink.add(parameters, &(embedded * &dx)?.sum_all()?.backward()?)?;
     }
-    Ok(found)
+    sink.complete(Part::Embedding);
+    Ok((found, dx))
 }
 
 fn take(grads: &mut GradStore, input: &Var) -> Result<Tensor> {
@@ -121,21 +178,15 @@ fn take(grads: &mut GradStore, input: &Var) -> Result<Tensor> {
     }
 }
 
-fn add(parameters: &Parameters, grads: &GradStore, sums: &mut [Vec<f32>]) -> Result<()> {
-    for ((_, var), sum) in parameters.iter().zip(sums) {
-        if let Some(gradient) = grads.get(var) {
-            accumulate(sum, gradient)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use safelmm_model::Config;
 
     use super::*;
+    use crate::buckets::Place;
     use crate::config::Initialisation;
+    use crate::gradients::{Gradients, Summing};
+    use crate::mesh::Mesh;
 
     fn model(layers: usize, tied: bool) -> (Parameters, Decoder) {
         let json = serde_json::json!({
@@ -156,11 +207,14 @@ mod tests {
 
     fn gradients(tied: bool, checkpointing: bool) -> (Loss, Vec<Vec<f32>>, Vec<Activations>) {
         let (parameters, decoder) = model(3, tied);
-        let mut sums: Vec<Vec<f32>> = parameters.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
-        let mut seen = Vec::new();
+        let (mut sums, mut seen) = (Gradients::new(&parameters, tied), Vec::new());
         let options = Options { z_loss: 1e-2, checkpointing };
-        let loss = backward(&decoder, &parameters, &batch(), options, &mut sums, Some(&mut seen)).unwrap();
-        (loss, sums, seen)
+        let batch = batch();
+        let pass = forward(&decoder, &batch, options, None, Some(&mut seen)).unwrap();
+        let passes = |sums: &mut Summing<'_>| backward(&decoder, &parameters, pass, options, None, sums);
+        let loss = sums.sum(&Mesh::alone(), 1, passes).unwrap().0;
+        let of = |place: &Place| sums.sums()[place.bucket][place.range.clone()].to_vec();
+        (loss, sums.buckets().places().iter().map(of).collect(), seen)
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::ngram::NGram;
 use crate::parameters::Parameters;
 use crate::rating::rating_of;
 use crate::report::Report;
+use crate::training::Score;
 
 /// The report of `safelmm-train eval`, as it stands in `safelmm.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,6 +117,14 @@ const BATCH: usize = 8;
 /// # Errors
 /// Those of the decoder.
 pub fn nats(decoder: &Decoder, passages: &[&Passage], tagged: bool) -> candle_core::Result<Vec<f64>> {
+    nats_by(&|inputs, targets| decoder.token_log_probs(&decoder.forward(inputs)?, targets), passages, tagged)
+}
+
+/// The same, by whatever scores targets.
+///
+/// # Errors
+/// Those of the score.
+pub fn nats_by(score: &Score<'_>, passages: &[&Passage], tagged: bool) -> candle_core::Result<Vec<f64>> {
     let mut result = Vec::with_capacity(passages.len());
     for batch in passages.chunks(BATCH) {
         let inputs: Vec<Vec<u32>> = batch
@@ -128,7 +137,7 @@ pub fn nats(decoder: &Decoder, passages: &[&Passage], tagged: bool) -> candle_co
             .collect();
         let sequences: Vec<&[u32]> = inputs.iter().map(Vec::as_slice).collect();
         let targets: Vec<u32> = batch.iter().flat_map(|p| p.tokens.iter().copied()).collect();
-        let log_probs = decoder.token_log_probs(&decoder.forward(&sequences)?, &targets)?;
+        let log_probs = score(&sequences, &targets)?;
         let mut rest = &log_probs[..];
         for passage in batch {
             let (own, after) = rest.split_at(passage.tokens.len());

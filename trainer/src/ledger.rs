@@ -80,6 +80,8 @@ impl Event {
 pub struct Ledger {
     file: PathBuf,
     entries: Vec<Entry>,
+    /// Whether this worker writes the file.
+    writes: bool,
 }
 
 /// The file's name in the run's folder.
@@ -134,7 +136,13 @@ impl Ledger {
                 })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Ledger { file, entries })
+        Ok(Ledger { file, entries, writes: true })
+    }
+
+    /// The same, of a worker that leaves the writing to another one.
+    #[must_use]
+    pub fn read_only(self) -> Ledger {
+        Ledger { writes: false, ..self }
     }
 
     /// All lines.
@@ -157,6 +165,10 @@ impl Ledger {
     pub fn add(&mut self, event: Event) -> Result<(), LedgerError> {
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let entry = Entry { attempt: self.rollbacks().count(), time, event };
+        if !self.writes {
+            self.entries.push(entry);
+            return Ok(());
+        }
         let error = |source| LedgerError::File { file: self.file.clone(), source };
         let line = serde_json::to_string(&entry).map_err(|e| error(e.into()))? + "\n";
         let mut file = OpenOptions::new().create(true).append(true).open(&self.file).map_err(error)?;
@@ -174,7 +186,7 @@ impl Ledger {
         let attempt = self.rollbacks().count();
         let gone = |entry: &Entry| entry.attempt == attempt && entry.event.step() > step;
         self.entries.retain(|entry| !gone(entry));
-        if !self.file.exists() {
+        if !self.writes || !self.file.exists() {
             return Ok(());
         }
         let error = |source| LedgerError::File { file: self.file.clone(), source };

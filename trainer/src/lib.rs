@@ -1,5 +1,6 @@
 //! From licensed documents to a checkpoint: data preparation, tokenizer, pretraining, evaluation.
 
+pub mod comm;
 pub mod config;
 pub mod passages;
 pub mod presets;
@@ -16,14 +17,23 @@ pub mod machine;
 pub mod parameters;
 pub mod tensors;
 
+pub mod buckets;
+pub mod mesh;
+
+pub mod gradients;
+
+pub mod statistics;
+
 pub mod backward;
 pub mod groups;
 pub mod ledger;
 pub mod optimizer;
 pub mod origin;
+pub mod pipeline;
 pub mod schedule;
 pub mod stability;
-pub mod statistics;
+
+pub mod snapshot;
 
 pub mod run_state;
 pub mod watch;

@@ -9,8 +9,9 @@ use candle_core::{Device, Result, Tensor};
 use cpu_time::ProcessTime;
 use safelmm_model::Config;
 
-use crate::config::{RunConfig, TrainSection};
-use crate::parameters::{Parameters, shapes};
+use crate::comm::halvings;
+use crate::config::{ParallelSection, RunConfig, TrainSection};
+use crate::parameters::shapes;
 
 /// What the process has used up to now.
 pub struct Usage {
@@ -47,9 +48,9 @@ pub fn available_memory() -> Option<u64> {
     kilobytes("/proc/meminfo", "MemAvailable")
 }
 
-/// Floating-point operations a second that matrix products of this machine come to, with the threads of the calling pool:
-/// the best of several products of 1024 × 1024 f32 matrices within about half a second. What a run's use of the machine
-/// (MFU, Chowdhery et al. 2022, appendix B) is measured against.
+/// Floating-point operations a second that matrix products of this machine come to, with the threads of the calling
+/// pool: the best of several products of 1024 × 1024 f32 matrices within about half a second. What a run's use of the
+/// machine (MFU, Chowdhery et al. 2022, appendix B) is measured against.
 ///
 /// # Errors
 /// Those of candle.
@@ -70,39 +71,74 @@ pub fn measure_peak() -> Result<f64> {
     Ok(2.0 * (SIDE as f64).powi(3) / best)
 }
 
-/// Floating-point operations of the model for one token of training, by Chowdhery et al. 2022, appendix B, where a token
-/// attends to `attended` others in the mean: 6 for each weight of a matrix product, 4 where the weight is frozen, and those
-/// of attention. Recomputation counts for nothing.
-pub fn training_operations(config: &Config, parameters: &Parameters, attended: f64) -> f64 {
+/// Floating-point operations of the model for one token of training, by Chowdhery et al. 2022, appendix B, where a
+/// token attends to `attended` others in the mean: 6 for each weight of a matrix product, 4 where the weight is frozen,
+/// and those of attention. Recomputation counts for nothing.
+pub fn training_operations(config: &Config, trained: impl Fn(&str) -> bool, attended: f64) -> f64 {
     let weights = shapes(config).unwrap_or_else(|_| BTreeMap::new());
     let products: f64 = weights
         .iter()
         .filter(|(name, shape)| shape.len() == 2 && (config.tie_word_embeddings || !name.contains("embed_tokens")))
         .map(|(name, shape)| {
-            let each = if parameters.get(name).is_some() { 6.0 } else { 4.0 };
+            let each = if trained(name) { 6.0 } else { 4.0 };
             each * shape.iter().product::<usize>() as f64
         })
         .sum();
     products + 12.0 * (config.n_layers * config.n_heads * config.head_dim) as f64 * attended
 }
 
-/// Bytes that a training run needs, roughly: weights, gradients and both moments in f32, a copy of weights and moments
-/// while a checkpoint is written, and the activations of a micro-batch. `trained`: numbers that are trained.
-pub fn training_memory(config: &Config, train: &TrainSection, trained: usize) -> u64 {
+/// How much of a run one of its workers holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Micro-batches of an update that it runs.
+    pub micro_batches: usize,
+    /// Workers that share the model.
+    pub model: usize,
+    /// Of these, those that share each layer.
+    pub tensor: usize,
+    /// Workers that share the optimiser's state of a part of the model.
+    pub optimizer: usize,
+}
+
+impl Share {
+    /// Of a run in one process.
+    pub fn alone(train: &TrainSection) -> Share {
+        Share { micro_batches: train.micro_batches(), model: 1, tensor: 1, optimizer: 1 }
+    }
+
+    /// Of a run that lies on `workers` workers.
+    pub fn new(train: &TrainSection, parallel: &ParallelSection, workers: usize) -> Share {
+        let model = (parallel.tensor * parallel.pipeline).max(1);
+        let data = (workers / model).max(1);
+        let optimizer = if parallel.zero { data } else { 1 };
+        Share { micro_batches: train.micro_batches() / data, model, tensor: parallel.tensor, optimizer }
+    }
+}
+
+/// Bytes that a worker of a training run needs, roughly: its weights, gradients with their unfinished sums
+/// (`gradients.rs`) and share of both moments in f32, a copy of all weights and moments while a checkpoint is written,
+/// and the activations of the micro-batches that are on their way. `trained`: numbers that are trained.
+pub fn training_memory(config: &Config, train: &TrainSection, trained: usize, share: Share) -> u64 {
     let all: usize =
         shapes(config).map_or(0, |shapes| shapes.values().map(|shape| shape.iter().product::<usize>()).sum());
     let width = config.head_dim * (config.n_heads + 2 * config.n_kv_heads);
-    let layer = 8 * config.hidden_size + 4 * width + 4 * config.intermediate_size;
-    let layers = if train.activation_checkpointing { 1 } else { config.n_layers };
-    let activations = train.micro_batch_tokens * (layer * layers + config.hidden_size * config.n_layers);
+    let layer = 8 * config.hidden_size + (4 * width + 4 * config.intermediate_size) / share.tensor;
+    let (stages, own) = (share.model / share.tensor, config.n_layers * share.tensor / share.model);
+    let layers = if train.activation_checkpointing { 1 } else { own };
+    // The first stage has as many micro-batches on their way as there are stages.
+    let running = stages.min(share.micro_batches);
+    let activations = train.micro_batch_tokens * running * (layer * layers + config.hidden_size * own);
     let head = 256 * config.vocab_size + config.vocab_size * config.hidden_size;
-    4 * (all + 6 * trained + activations + head) as u64
+    let sums = 1 + halvings(share.micro_batches) as usize;
+    let own = trained / share.model;
+    4 * (all / share.model + sums * own + 2 * own / share.optimizer + 3 * trained + activations + head) as u64
 }
 
-/// The memory that a configuration needs and that there is, in bytes, where it needs more.
-pub fn short_of_memory(config: &RunConfig) -> Option<(u64, u64)> {
+/// The memory that a worker of a configuration needs and that there is, in bytes, where it needs more.
+pub fn short_of_memory(config: &RunConfig, workers: usize) -> Option<(u64, u64)> {
     let decoder = config.decoder();
     let trained = shapes(&decoder).map_or(0, |s| s.values().map(|shape| shape.iter().product::<usize>()).sum());
-    let needed = training_memory(&decoder, &config.train, trained);
+    let needed =
+        training_memory(&decoder, &config.train, trained, Share::new(&config.train, &config.parallel, workers));
     available_memory().filter(|available| needed > *available).map(|available| (needed, available))
 }

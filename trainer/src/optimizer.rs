@@ -1,27 +1,34 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), in place.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, Var};
+use candle_core::{CpuStorage, InplaceOp1, Layout};
 use rayon::prelude::*;
 
+use crate::buckets::{Buckets, Buffers, Place, common};
 use crate::config::TrainSection;
+use crate::gradients::GradientError;
 use crate::groups::Groups;
-use crate::parameters::Parameters;
+use crate::mesh::Mesh;
+use crate::parameters::{Parameters, read_values, write_values};
 
-/// The moments of one parameter, as long as it.
+type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
+
+/// Moments of the values that a worker updates.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {
-    /// Running mean of the gradient.
-    pub first: Vec<f32>,
-    /// Running mean of its square.
-    pub second: Vec<f32>,
+    /// Running mean of the gradient, by bucket.
+    pub first: Buffers,
+    /// Running mean of its square, by bucket.
+    pub second: Buffers,
 }
 
-/// The optimiser's state: a parameter's moments stand at its place in the order of names.
+/// The optimiser's state: moments of the values that this worker keeps of each bucket, all of them or its piece
+/// (ZeRO-1; Rajbhandari et al. 2020, section 5.1).
 pub struct AdamW {
-    moments: Vec<Moments>,
+    kept: Vec<Range<usize>>,
+    moments: Moments,
     updates: usize,
 }
 
@@ -31,52 +38,83 @@ const EPSILON: f32 = 1e-8;
 /// Elements handed to one parallel task.
 const TASK: usize = 1 << 14;
 
+/// What an update is made with.
+pub struct Settings<'a> {
+    /// Takes the gradients to what is learnt from.
+    pub gradient_scale: f32,
+    /// The scheduled rate.
+    pub learning_rate: f64,
+    /// Decays of the moments.
+    pub train: &'a TrainSection,
+    /// Rates and decays of parameters.
+    pub groups: &'a Groups,
+}
+
 impl AdamW {
-    /// Zero moments.
-    pub fn new(parameters: &Parameters) -> AdamW {
-        let zero = |var: &Var| Moments { first: vec![0.0; var.elem_count()], second: vec![0.0; var.elem_count()] };
-        AdamW { moments: parameters.iter().map(|(_, var)| zero(var)).collect(), updates: 0 }
+    /// Zero moments of what a worker keeps.
+    pub fn new(buckets: &Buckets, mesh: &Mesh) -> AdamW {
+        let kept: Vec<Range<usize>> =
+            buckets.lengths().iter().map(|length| mesh.kept(mesh.data.rank(), *length)).collect();
+        let zeros = |kept: &[Range<usize>]| kept.iter().map(|range| vec![0.0; range.len()]).collect::<Buffers>();
+        AdamW { moments: Moments { first: zeros(&kept), second: zeros(&kept) }, kept, updates: 0 }
     }
 
-    /// State as it was saved after `updates` updates, in the order of names.
-    pub fn restore(moments: Vec<Moments>, updates: usize) -> AdamW {
-        AdamW { moments, updates }
+    /// Takes what is kept out of the moments of a whole parameter, which lies at `place`.
+    pub fn restore(&mut self, place: &Place, first: &[f32], second: &[f32]) {
+        let kept = &self.kept[place.bucket];
+        let part = common(&place.range, kept);
+        if part.is_empty() {
+            return;
+        }
+        let (from, to) = (part.start - place.range.start..part.end - place.range.start, part.start - kept.start);
+        self.moments.first[place.bucket][to..][..from.len()].copy_from_slice(&first[from.clone()]);
+        self.moments.second[place.bucket][to..][..from.len()].copy_from_slice(&second[from]);
     }
 
-    /// Updates made.
-    pub fn updates(&self) -> usize {
-        self.updates
+    /// Sets the number of updates made.
+    pub fn set_updates(&mut self, updates: usize) {
+        self.updates = updates;
     }
 
-    /// The moments, in the order of names.
-    pub fn moments(&self) -> &[Moments] {
+    /// What is kept of each bucket.
+    pub fn kept(&self) -> &[Range<usize>] {
+        &self.kept
+    }
+
+    /// The moments of what is kept.
+    pub fn moments(&self) -> &Moments {
         &self.moments
     }
 
-    /// One update with the gradients of all parameters, in the order of names, each times `gradient_scale`, each parameter
-    /// by the rate and the decay of its group.
+    /// One update of what is kept, with the gradients of all buckets.
     ///
     /// # Errors
     /// Those of candle.
     pub fn step(
         &mut self,
         parameters: &Parameters,
-        gradients: &[Vec<f32>],
-        gradient_scale: f32,
-        learning_rate: f64,
-        train: &TrainSection,
-        groups: &Groups,
+        buckets: &Buckets,
+        gradients: &Buffers,
+        settings: &Settings<'_>,
     ) -> Result<()> {
+        let Settings { gradient_scale, learning_rate, train, groups } = *settings;
         self.updates += 1;
         let correction = |beta: f64| (1.0 - beta.powi(self.updates.try_into().unwrap_or(i32::MAX))) as f32;
-        for (i, (((_, var), moments), gradient)) in parameters.iter().zip(&mut self.moments).zip(gradients).enumerate()
-        {
+        for (i, ((_, var), place)) in parameters.iter().zip(buckets.places()).enumerate() {
+            let kept = &self.kept[place.bucket];
+            let part = common(&place.range, kept);
+            if part.is_empty() {
+                continue;
+            }
             let (factor, decay) = groups.of(i);
             let learning_rate = learning_rate * factor;
+            let own = part.start - kept.start..part.end - kept.start;
+            let Moments { first, second } = &mut self.moments;
             let update = Update {
-                gradient,
+                gradient: &gradients[place.bucket][part.clone()],
                 gradient_scale,
-                moments: Mutex::new(moments),
+                at: part.start - place.range.start,
+                moments: Mutex::new((&mut first[place.bucket][own.clone()], &mut second[place.bucket][own])),
                 beta1: train.beta1 as f32,
                 beta2: train.beta2 as f32,
                 step_size: learning_rate as f32 / correction(train.beta1),
@@ -87,12 +125,38 @@ impl AdamW {
         }
         Ok(())
     }
+
+    /// Everyone gets the parameters that others have updated; `room` is as large as all buckets.
+    ///
+    /// # Errors
+    /// Those of candle and of the exchange.
+    pub fn gather(
+        &self,
+        parameters: &Parameters,
+        buckets: &Buckets,
+        mesh: &Mesh,
+        room: &mut Buffers,
+    ) -> Result<(), GradientError> {
+        if !mesh.zero || mesh.data.size() == 1 {
+            return Ok(());
+        }
+        for ((_, var), place) in parameters.iter().zip(buckets.places()) {
+            read_values(var, &mut room[place.bucket][place.range.clone()])?;
+        }
+        room.iter_mut().try_for_each(|bucket| mesh.data.all_gather(bucket))?;
+        for ((_, var), place) in parameters.iter().zip(buckets.places()) {
+            write_values(var, &room[place.bucket][place.range.clone()])?;
+        }
+        Ok(())
+    }
 }
 
 struct Update<'a> {
     gradient: &'a [f32],
     gradient_scale: f32,
-    moments: Mutex<&'a mut Moments>,
+    /// The first value that is updated.
+    at: usize,
+    moments: Mutex<(&'a mut [f32], &'a mut [f32])>,
     beta1: f32,
     beta2: f32,
     step_size: f32,
@@ -106,13 +170,13 @@ impl InplaceOp1 for Update<'_> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (CpuStorage::F32(weights), Some((0, end))) = (storage, layout.contiguous_offsets()) else {
+        let (CpuStorage::F32(weights), Some((0, _))) = (storage, layout.contiguous_offsets()) else {
             candle_core::bail!("adamw: a variable is not f32 and contiguous");
         };
         let mut moments = self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        let Moments { first, second } = &mut **moments;
+        let (first, second) = &mut *moments;
         let (b1, b2) = (self.beta1, self.beta2);
-        weights[..end]
+        weights[self.at..][..self.gradient.len()]
             .par_chunks_mut(TASK)
             .zip(first.par_chunks_mut(TASK))
             .zip(second.par_chunks_mut(TASK))
@@ -127,38 +191,6 @@ impl InplaceOp1 for Update<'_> {
             });
         Ok(())
     }
-}
-
-/// Adds a gradient to a running sum.
-///
-/// # Errors
-/// A gradient that is not on the CPU in f32.
-pub fn accumulate(sum: &mut [f32], gradient: &Tensor) -> Result<()> {
-    let gradient = gradient.contiguous()?;
-    let (storage, layout) = gradient.storage_and_layout();
-    let (Storage::Cpu(cpu), Some((start, end))) = (&*storage, layout.contiguous_offsets()) else {
-        candle_core::bail!("a gradient is not on the CPU");
-    };
-    let values = &cpu.as_slice::<f32>()?[start..end];
-    sum.par_chunks_mut(TASK).zip(values.par_chunks(TASK)).for_each(|(sum, values)| {
-        for (sum, value) in sum.iter_mut().zip(values) {
-            *sum += value;
-        }
-    });
-    Ok(())
-}
-
-/// The Euclidean norm over all gradients, summed in a fixed order in f64.
-pub fn norm(gradients: &[Vec<f32>]) -> f64 {
-    gradients
-        .iter()
-        .map(|gradient| {
-            let parts: Vec<f64> =
-                gradient.par_chunks(TASK).map(|c| c.iter().map(|g| f64::from(*g) * f64::from(*g)).sum()).collect();
-            parts.into_iter().sum::<f64>()
-        })
-        .sum::<f64>()
-        .sqrt()
 }
 
 #[cfg(test)]
@@ -198,14 +230,16 @@ mod tests {
         ] {
             let parameters = parameters();
             let groups = Groups::new(&train, &parameters).unwrap();
-            let mut optimizer = AdamW::new(&parameters);
+            let (buckets, mesh) = (Buckets::new(&parameters), Mesh::alone());
+            let mut optimizer = AdamW::new(&buckets, &mesh);
             let start = f64::from(values(&parameters, name)[0]);
             let (mut m, mut v, mut w) = (0.0, 0.0, start);
             for step in 1..=2_i32 {
                 let gradient = 0.3 * f64::from(step);
-                let gradients: Vec<Vec<f32>> =
-                    parameters.iter().map(|(_, var)| vec![2.0 * gradient as f32; var.elem_count()]).collect();
-                optimizer.step(&parameters, &gradients, 0.5, 0.1, &train, &groups).unwrap();
+                let gradients: Buffers =
+                    buckets.lengths().iter().map(|length| vec![2.0 * gradient as f32; *length]).collect();
+                let settings = Settings { gradient_scale: 0.5, learning_rate: 0.1, train: &train, groups: &groups };
+                optimizer.step(&parameters, &buckets, &gradients, &settings).unwrap();
                 m = 0.9 * m + 0.1 * gradient;
                 v = 0.99 * v + 0.01 * gradient * gradient;
                 let (m_hat, v_hat) = (m / (1.0 - 0.9_f64.powi(step)), v / (1.0 - 0.99_f64.powi(step)));
@@ -213,10 +247,5 @@ mod tests {
             }
             assert!((f64::from(values(&parameters, name)[0]) - w).abs() < 1e-5, "{name}");
         }
-    }
-
-    #[test]
-    fn the_norm_is_that_of_all_gradients_together() {
-        assert!((norm(&[vec![3.0], vec![0.0, 4.0]]) - 5.0).abs() < 1e-12);
     }
 }

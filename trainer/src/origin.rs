@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::data::hex;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, shapes};
 
 /// What the record of a run says of the checkpoint that it began with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,28 +136,30 @@ impl Start {
         Ok(Start { origin, file, tensors })
     }
 
-    /// Writes the weights, widened to f32, into the parameters of a decoder of the same shape.
+    /// Writes the weights, widened to f32, into the parameters of a decoder of the same shape, or of a part of it.
     ///
     /// # Errors
     /// Names a tensor that is missing, of another shape, or has no place.
-    pub fn load(&self, parameters: &Parameters) -> Result<(), OriginError> {
-        for (name, var) in parameters.iter() {
+    pub fn load(&self, parameters: &Parameters, decoder: &Config) -> Result<(), OriginError> {
+        let failed = |source| OriginError::Tensors { file: self.file.clone(), source };
+        let shapes = shapes(decoder).map_err(failed)?;
+        for (name, expected) in &shapes {
             let other = |got: String| OriginError::OtherTensor {
                 file: self.file.clone(),
                 name: name.to_owned(),
                 got,
-                expected: var.dims().to_vec(),
+                expected: expected.clone(),
             };
             let tensor = self.tensors.get(name).ok_or_else(|| other("missing".to_owned()))?;
-            if tensor.shape() != var.shape() {
+            if tensor.dims() != expected {
                 return Err(other(format!("of shape {:?}", tensor.dims())));
             }
-            tensor
-                .to_dtype(DType::F32)
-                .and_then(|widened| var.set(&widened))
-                .map_err(|source| OriginError::Tensors { file: self.file.clone(), source })?;
+            if let Some(var) = parameters.get(name) {
+                let own = parameters.own(name, tensor).and_then(|own| own.to_dtype(DType::F32));
+                own.and_then(|widened| var.set(&widened)).map_err(failed)?;
+            }
         }
-        match self.tensors.keys().filter(|name| parameters.get(name).is_none()).min() {
+        match self.tensors.keys().filter(|name| !shapes.contains_key(*name)).min() {
             Some(name) => Err(OriginError::UnexpectedTensor { file: self.file.clone(), name: name.clone() }),
             None => Ok(()),
         }

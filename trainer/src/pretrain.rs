@@ -1,25 +1,27 @@
 //! Pretraining: packed passages of prepared data, in an order that is a function of the place.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
-use safelmm_model::Decoder;
 use serde_json::json;
 
 use crate::backward::Batch;
+use crate::comm::{Comm, local};
 use crate::config::RunConfig;
 use crate::data::{DataError, Sources};
 use crate::dataset::{Cursor, Dataset, DatasetError, Order, Passage};
-use crate::evaluate::{bits_per_byte, nats};
+use crate::evaluate::{bits_per_byte, nats_by};
 use crate::framing::frame;
 use crate::machine::short_of_memory;
+use crate::mesh::Mesh;
 use crate::origin::{OriginError, Start};
 use crate::parameters::Parameters;
 use crate::report::Report;
 use crate::run_state::{Identity, Roots};
 pub use crate::training::Outcome;
-use crate::training::{Job, Source, TrainError, over, train};
+use crate::training::{Job, Score, Source, TrainError, over, train};
 
 /// Why a run stopped before its end.
 #[derive(Debug, thiserror::Error)]
@@ -68,21 +70,19 @@ impl Source for Passages<'_> {
     }
 
     /// On a few held-out passages, spread over all of them.
-    fn heldout(&self, decoder: &Decoder) -> candle_core::Result<Option<f64>> {
+    fn heldout(&self, score: &Score<'_>) -> candle_core::Result<Option<f64>> {
         const QUICK: usize = 64;
         let step = (self.heldout.passages.len() / QUICK).max(1);
         let passages: Vec<&Passage> = self.heldout.passages.iter().step_by(step).take(QUICK).collect();
         if passages.is_empty() {
             return Ok(None);
         }
-        let losses = nats(decoder, &passages, true)?;
+        let losses = nats_by(score, &passages, true)?;
         Ok(Some(bits_per_byte(passages.into_iter().zip(losses))))
     }
 }
 
-/// Trains, or goes on training, in the folder `run` with the prepared data of `data`. Checkpoints and `log.jsonl` come
-/// to lie there. A new run begins with the weights of the checkpoint folder `init` where one is given, else with fresh
-/// ones; a run that goes on must be given the same. `stop` asks for a checkpoint and an end after the current step.
+/// [`pretrain_with`] in one process.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
@@ -94,16 +94,44 @@ pub fn pretrain(
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<Outcome, PretrainError> {
-    if let Some((needed, available)) = short_of_memory(config) {
+    pretrain_with(&local::alone(), config, data, run, init, stop, report)
+}
+
+/// Trains, or goes on training, in the folder `run` with the prepared data of `data`. Checkpoints and `log.jsonl` come
+/// to lie there. A new run begins with the weights of the checkpoint folder `init` where one is given, else with fresh
+/// ones; a run that goes on must be given the same. `stop` asks for a checkpoint and an end after the current step.
+///
+/// Every worker of `world` calls it alike, all of them with the same files before them.
+///
+/// # Errors
+/// Says what is wrong and what to do.
+pub fn pretrain_with(
+    world: &Arc<dyn Comm>,
+    config: &RunConfig,
+    data: &Path,
+    run: &Path,
+    init: Option<&Path>,
+    stop: &AtomicBool,
+    report: &mut Report,
+) -> Result<Outcome, PretrainError> {
+    if let Some((needed, available)) = short_of_memory(config, world.size()) {
         let gigabytes = |bytes: u64| bytes as f64 / 1e9;
         let (needed, available) = (gigabytes(needed), gigabytes(available));
         return Err(TrainError::Memory { needed, available }.into());
     }
+    let mesh = Mesh::new(world, &config.parallel, &config.train, &config.decoder()).map_err(TrainError::from)?;
+    let mut silent = Report::silent();
+    let report = if mesh.is_root() { report } else { &mut silent };
+    if mesh.world.size() > 1 && mesh.world.in_process() {
+        // Threads that wait for each other would take the pool's.
+        return begin(&mesh, config, data, run, init, stop, report);
+    }
     // Inside candle's own thread pool, so that its operations and ours share one set of threads.
-    Device::Cpu.with_context(|| begin(config, data, run, init, stop, report))
+    Device::Cpu.with_context(|| begin(&mesh, config, data, run, init, stop, report))
 }
 
 fn begin(
+    mesh: &Mesh,
     config: &RunConfig,
     data: &Path,
     run: &Path,
@@ -124,15 +152,22 @@ fn begin(
     }
     let (training, heldout) =
         (Dataset::read(&data.join("train.safetensors"))?, Dataset::read(&data.join("heldout.safetensors"))?);
-    let (parameters, decoder) = Parameters::initialise(&config.decoder(), config.model.initialisation, config.seed)
-        .map_err(|source| TrainError::Step { step: 0, source })?;
+    let part = mesh.part(mesh.model.rank(), config.model.layers);
+    let (parameters, decoder) =
+        Parameters::initialise_part(&config.decoder(), &part, config.model.initialisation, config.seed)
+            .map_err(|source| TrainError::Step { step: 0, source })?;
     let start = init.map(|folder| Start::read(folder, &config.decoder(), data)).transpose()?;
     let roots = Roots { data: data_hash, origin: start.as_ref().map(|start| start.origin.clone()) };
     report.line(&format!(
-        "{:.1} M parameters, {} training passages, {} threads",
+        "{:.1} M parameters{}, {} training passages, {} threads{}",
         parameters.count() as f64 / 1e6,
+        if mesh.model.size() > 1 { " here" } else { "" },
         training.passages.len(),
-        rayon::current_num_threads()
+        rayon::current_num_threads(),
+        match mesh.world.size() {
+            1 => String::new(),
+            workers => format!(" in each of {workers} workers"),
+        }
     ));
     let repeats: Vec<f64> = sources.sources.iter().map(|s| s.repeat).collect();
     let order = Order::new(config.seed, repeats);
@@ -146,8 +181,10 @@ fn begin(
         run,
         source: &mut source,
         stop,
+        mesh,
     };
     // Dropped once its tensors are in the parameters, or not needed.
-    let first = move |parameters: &Parameters| start.map_or(Ok(()), |start| Ok(start.load(parameters)?));
+    let shape = config.decoder();
+    let first = move |parameters: &Parameters| start.map_or(Ok(()), |start| Ok(start.load(parameters, &shape)?));
     train(job, first, report)
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// Where progress is told.
 pub struct Report {
+    silent: bool,
     bar: Option<ProgressBar>,
     last: Option<Instant>,
     /// Floating-point operations a second that the machine was measured to come to, where it was.
@@ -19,12 +20,18 @@ const EVERY: Duration = Duration::from_secs(10);
 impl Report {
     /// Reports to standard error.
     pub fn new() -> Report {
-        Report { bar: stderr().is_terminal().then(ProgressBar::new_spinner), last: None, peak: None }
+        Report { silent: false, bar: stderr().is_terminal().then(ProgressBar::new_spinner), last: None, peak: None }
+    }
+
+    /// Says nothing: of a worker that leaves it to another one.
+    pub fn silent() -> Report {
+        Report { silent: true, bar: None, last: None, peak: None }
     }
 
     /// One line that stays.
     pub fn line(&self, text: &str) {
         match &self.bar {
+            _ if self.silent => {}
             Some(bar) => bar.println(text),
             None => eprintln!("{text}"),
         }
@@ -33,6 +40,7 @@ impl Report {
     /// How far a long piece of work is; shown as a bar, or as a line now and then.
     pub fn progress(&mut self, done: usize, all: usize, message: &str) {
         match &self.bar {
+            _ if self.silent => {}
             Some(bar) => {
                 if bar.length() != Some(all as u64) {
                     bar.set_length(all as u64);

@@ -16,14 +16,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::buckets::Buckets;
 use crate::config::CheckpointSection;
 use crate::data::hex;
 use crate::dataset::Cursor;
-use crate::optimizer::{AdamW, Moments};
+use crate::mesh::Mesh;
+use crate::optimizer::AdamW;
 use crate::origin::Origin;
 use crate::parameters::Parameters;
+use crate::snapshot::Snapshot;
 use crate::stability::Watch;
-use crate::tensors::{TensorSlice, write_tensors};
+use crate::tensors::write_tensors;
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -140,26 +143,6 @@ pub struct Identity {
     pub roots: Roots,
 }
 
-/// Copies of everything that goes into a checkpoint, so that training goes on while they are written.
-struct Snapshot {
-    model: Vec<TensorSlice>,
-    moments: Vec<TensorSlice>,
-    progress: Progress,
-}
-
-impl Snapshot {
-    fn take(parameters: &Parameters, optimizer: &AdamW, progress: &Progress) -> candle_core::Result<Snapshot> {
-        let (mut model, mut moments) = (Vec::new(), Vec::new());
-        for ((name, var), m) in parameters.iter().zip(optimizer.moments()) {
-            let tensor = |name: String, values| TensorSlice { name, shape: var.dims().to_vec(), values };
-            model.push(tensor(name.to_owned(), var.as_tensor().flatten_all()?.to_vec1()?));
-            moments.push(tensor(format!("{name}.first"), m.first.clone()));
-            moments.push(tensor(format!("{name}.second"), m.second.clone()));
-        }
-        Ok(Snapshot { model, moments, progress: progress.clone() })
-    }
-}
-
 /// When checkpoints are due, and which are kept.
 #[derive(Clone, Debug)]
 pub struct Policy {
@@ -189,24 +172,18 @@ impl Saver {
         Saver { run: run.to_owned(), identity, policy, writing: None }
     }
 
-    /// Copies the state and begins to write it; waits for the checkpoint before it, whose folder is returned. Deletes
-    /// what the policy does not keep once the new one is there.
+    /// Begins to write a checkpoint; waits for the one before it, whose folder is returned. Deletes what the policy does not
+    /// keep once the new one is there.
     ///
     /// # Errors
     /// Names the file, of this checkpoint or of the one before.
-    pub fn begin(
-        &mut self,
-        parameters: &Parameters,
-        optimizer: &AdamW,
-        progress: &Progress,
-    ) -> Result<Option<PathBuf>, StateError> {
+    pub fn begin(&mut self, snapshot: Snapshot, progress: &Progress) -> Result<Option<PathBuf>, StateError> {
         let before = self.wait()?;
-        let snapshot = Snapshot::take(parameters, optimizer, progress)
-            .map_err(|source| StateError::Tensors { file: self.run.join(MODEL), source })?;
         let (run, identity, policy) = (self.run.clone(), self.identity.clone(), self.policy.clone());
+        let progress = progress.clone();
         self.writing = Some(thread::spawn(move || {
-            let folder = write(&run, &identity, &snapshot)?;
-            prune(&run, &policy, snapshot.progress.watch.suspicious_since())?;
+            let folder = write(&run, &identity, &snapshot, &progress)?;
+            prune(&run, &policy, progress.watch.suspicious_since())?;
             Ok(folder)
         }));
         Ok(before)
@@ -232,8 +209,8 @@ impl Drop for Saver {
     }
 }
 
-fn write(run: &Path, identity: &Identity, snapshot: &Snapshot) -> Result<PathBuf, StateError> {
-    let folder = run.join(folder_name(snapshot.progress.step));
+fn write(run: &Path, identity: &Identity, snapshot: &Snapshot, progress: &Progress) -> Result<PathBuf, StateError> {
+    let folder = run.join(folder_name(progress.step));
     let beside = folder.with_extension("part");
     let file = |path: &Path| {
         let path = path.to_owned();
@@ -255,7 +232,7 @@ fn write(run: &Path, identity: &Identity, snapshot: &Snapshot) -> Result<PathBuf
         sha256.insert(name.to_owned(), meant);
     }
     let Roots { data, origin } = identity.roots.clone();
-    let state = State { progress: snapshot.progress.clone(), config: identity.config.clone(), data, origin, sha256 };
+    let state = State { progress: progress.clone(), config: identity.config.clone(), data, origin, sha256 };
     let path = beside.join("state.json");
     let json = serde_json::to_vec_pretty(&state).map_err(|e| file(&path)(e.into()))?;
     fs::write(&path, json).map_err(file(&path))?;
@@ -435,11 +412,17 @@ impl Saved {
     }
 }
 
-/// Reads a checkpoint into `parameters`; returns the optimiser and where the run stands.
+/// Reads a checkpoint into `parameters` and into the moments that `mesh` gives this worker of them; returns the optimiser and
+/// where the run stands.
 ///
 /// # Errors
 /// A damaged file, or a run with other settings, other data or other first weights.
-pub fn load(folder: &Path, identity: &Identity, parameters: &Parameters) -> Result<(AdamW, Progress), StateError> {
+pub fn load(
+    folder: &Path,
+    identity: &Identity,
+    parameters: &Parameters,
+    mesh: &Mesh,
+) -> Result<(AdamW, Progress), StateError> {
     let saved = Saved::read(folder)?;
     if let Some(section) = difference(&saved.config, &identity.config) {
         return Err(StateError::OtherConfig { folder: folder.to_owned(), section });
@@ -465,27 +448,34 @@ pub fn load(folder: &Path, identity: &Identity, parameters: &Parameters) -> Resu
         file: folder.join(file),
         reason: format!("the tensor {name} is missing or has another shape"),
     };
-    let mut restored = Vec::new();
-    for (name, var) in parameters.iter() {
-        model.get(name).and_then(|t: &Tensor| var.set(t).ok()).ok_or_else(|| lack(name, MODEL))?;
-        let moment = |kind: &str| {
+    let buckets = Buckets::new(parameters);
+    let mut optimizer = AdamW::new(&buckets, mesh);
+    for ((name, var), place) in parameters.iter().zip(buckets.places()) {
+        let own = |tensor: &Tensor| parameters.own(name, tensor).ok().filter(|own| own.shape() == var.shape());
+        model.get(name).and_then(own).and_then(|t| var.set(&t).ok()).ok_or_else(|| lack(name, MODEL))?;
+        let moment = |kind: &str| -> Result<Vec<f32>, StateError> {
             let key = format!("{name}.{kind}");
-            let tensor = moments.get(&key).filter(|t| t.shape() == var.shape());
+            let tensor = moments.get(&key).and_then(own);
             tensor.and_then(|t| t.flatten_all().ok()?.to_vec1().ok()).ok_or_else(|| lack(&key, OPTIMIZER))
         };
-        restored.push(Moments { first: moment("first")?, second: moment("second")? });
+        optimizer.restore(place, &moment("first")?, &moment("second")?);
     }
-    let updates = saved.progress.step - saved.progress.skipped.min(saved.progress.step);
-    Ok((AdamW::restore(restored, updates), saved.progress))
+    optimizer.set_updates(saved.progress.step - saved.progress.skipped.min(saved.progress.step));
+    Ok((optimizer, saved.progress))
 }
 
-/// The first section in which two configurations differ; the run's name may.
+/// The checkpoint of `step` updates.
+pub fn checkpoint(run: &Path, step: usize) -> PathBuf {
+    run.join(folder_name(step))
+}
+
+/// The first section in which two configurations differ; the run's name may, and how it lies on processes.
 fn difference(saved: &Value, given: &Value) -> Option<String> {
     // Both as they come out of a file, since reading a number may round it.
     let given: Value = serde_json::from_str(&given.to_string()).unwrap_or_default();
     let empty = serde_json::Map::new();
     let (saved, given) = (saved.as_object().unwrap_or(&empty), given.as_object().unwrap_or(&empty));
-    let keys = given.keys().chain(saved.keys()).filter(|key| *key != "name");
+    let keys = given.keys().chain(saved.keys()).filter(|key| !["name", "parallel"].contains(&&key[..]));
     keys.into_iter().find(|key| saved.get(*key) != given.get(*key)).cloned()
 }
 

@@ -18,8 +18,9 @@ impl Decoder {
     /// # Errors
     /// Parameters on another device than the CPU.
     pub fn digest(&self) -> Result<[u8; 32]> {
-        let own = [Some(&self.embedding), self.head.as_ref()].into_iter().flatten().map(Parameter::Matrix);
-        let all = own.chain([Parameter::Vector(&self.norm)]).chain(self.layers.iter().flat_map(|l| l.parameters()));
+        let own = [self.embedding.as_ref(), self.head.as_ref()].into_iter().flatten().map(Parameter::Matrix);
+        let all =
+            own.chain(self.norm.as_ref().map(Parameter::Vector)).chain(self.layers.iter().flat_map(|l| l.parameters()));
         let mut hasher = Sha256::new();
         for parameter in all {
             let (rows, width) = match parameter {

@@ -1,12 +1,16 @@
 //! One decoder layer: attention and feed-forward, each with its residual.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::cache::{self, KvCache};
-use super::linear::{Linear, Parameter, forward_all};
-use super::{ParameterSource, Result};
+use super::linear::{Linear, Parameter, Weight, forward_all};
+use super::{ParameterSource, Part, Result};
 use crate::config::{Config, QkNorm};
-use crate::ops::{Rotation, Span, attention, largest_attention_logit, rms_norm, rope, swiglu};
+use crate::ops::{
+    Rotation, Span, TensorGroup, attention, from_divided, largest_attention_logit, rms_norm, rope, swiglu, to_divided,
+};
 
 /// The parameters of one layer.
 pub(super) struct Layer {
@@ -21,6 +25,10 @@ pub(super) struct Layer {
     down: Linear,
     attention_norm: Tensor, // [hidden]
     mlp_norm: Tensor,       // [hidden]
+    /// Heads, and key and value heads, of this worker.
+    heads: (usize, usize),
+    /// Those that share the layer.
+    tensor: Option<Arc<dyn TensorGroup>>,
 }
 
 /// What a layer needs to know about the batch beside the hidden states.
@@ -35,7 +43,7 @@ pub(super) struct Context<'a> {
 pub(super) type Pasts<'a, 'c> = Option<&'a mut [(&'c mut KvCache, usize)]>;
 
 impl Layer {
-    pub fn new<S: ParameterSource>(s: &mut S, config: &Config, index: usize) -> Result<Self, S::Error> {
+    pub fn new<S: ParameterSource>(s: &mut S, config: &Config, index: usize, part: &Part) -> Result<Self, S::Error> {
         let Config { hidden_size: dim, intermediate_size: wide, head_dim: d, .. } = *config;
         let (q_width, kv_width) = (config.n_heads * d, config.n_kv_heads * d);
         let layer = format!("model.layers.{index}");
@@ -50,21 +58,33 @@ impl Layer {
             None => Ok(None),
         };
         let (q_norm, k_norm) = (norm("q_norm", q_norm)?, norm("k_norm", k_norm)?);
-        let mut linear = |name: String, out: usize, input: usize, bias: bool| {
-            let weight = s.matrix(&format!("{name}.weight"), [out, input])?;
-            let bias = if bias { Some(s.get(&format!("{name}.bias"), &[out])?) } else { None };
+        const OUTPUTS: usize = 0;
+        const INPUTS: usize = 1;
+        // Blocks begin with matrices divided by rows, their outputs, and end with one divided by columns, its inputs.
+        let mut linear = |name: String, [out, input]: [usize; 2], bias: bool, divided: usize| {
+            let slice = part.slice(divided);
+            let weight = match slice {
+                Some(slice) => Weight::Tensor(s.slice(&format!("{name}.weight"), &[out, input], slice)?),
+                None => s.matrix(&format!("{name}.weight"), [out, input])?,
+            };
+            // The bias has outputs alone.
+            let bias = match (bias, slice.filter(|slice| slice.dim == OUTPUTS)) {
+                (false, _) => None,
+                (true, Some(slice)) => Some(s.slice(&format!("{name}.bias"), &[out], slice)?),
+                (true, None) => Some(s.get(&format!("{name}.bias"), &[out])?),
+            };
             Ok(Linear { weight, bias, low_rank: s.low_rank(&name, out, input)? })
         };
         let (q, k, v) = (
-            linear(format!("{attn}.q_proj"), q_width, dim, config.qkv_bias)?,
-            linear(format!("{attn}.k_proj"), kv_width, dim, config.qkv_bias)?,
-            linear(format!("{attn}.v_proj"), kv_width, dim, config.qkv_bias)?,
+            linear(format!("{attn}.q_proj"), [q_width, dim], config.qkv_bias, OUTPUTS)?,
+            linear(format!("{attn}.k_proj"), [kv_width, dim], config.qkv_bias, OUTPUTS)?,
+            linear(format!("{attn}.v_proj"), [kv_width, dim], config.qkv_bias, OUTPUTS)?,
         );
-        let o = linear(format!("{attn}.o_proj"), dim, q_width, config.o_bias)?;
+        let o = linear(format!("{attn}.o_proj"), [dim, q_width], config.o_bias, INPUTS)?;
         let (gate, up, down) = (
-            linear(format!("{mlp}.gate_proj"), wide, dim, config.mlp_bias)?,
-            linear(format!("{mlp}.up_proj"), wide, dim, config.mlp_bias)?,
-            linear(format!("{mlp}.down_proj"), dim, wide, config.mlp_bias)?,
+            linear(format!("{mlp}.gate_proj"), [wide, dim], config.mlp_bias, OUTPUTS)?,
+            linear(format!("{mlp}.up_proj"), [wide, dim], config.mlp_bias, OUTPUTS)?,
+            linear(format!("{mlp}.down_proj"), [dim, wide], config.mlp_bias, INPUTS)?,
         );
         let (attention_norm, mlp_norm) = match config.post_norm() {
             false => ("input_layernorm", "post_attention_layernorm"),
@@ -82,7 +102,30 @@ impl Layer {
             down,
             attention_norm: s.get(&format!("{layer}.{attention_norm}.weight"), &[dim])?,
             mlp_norm: s.get(&format!("{layer}.{mlp_norm}.weight"), &[dim])?,
+            heads: (config.n_heads / part.workers(), config.n_kv_heads / part.workers()),
+            tensor: part.tensor.clone(),
         })
+    }
+
+    /// One of the parameters.
+    pub fn any(&self) -> &Tensor {
+        &self.attention_norm
+    }
+
+    /// What is whole at each worker, on its way into what is divided.
+    fn divide(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.tensor {
+            Some(group) => to_divided(x, group),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// The last product of a block: the sum of those of all workers, and its bias once.
+    fn join(&self, linear: &Linear, x: &Tensor) -> Result<Tensor> {
+        match &self.tensor {
+            Some(group) => linear.add_bias(from_divided(&linear.product(x)?, group)?),
+            None => linear.forward(x),
+        }
     }
 
     /// Packs the weights for inference.
@@ -119,8 +162,8 @@ impl Layer {
 
     /// The second half, of what [`attended`](Self::attended) gives: the feed-forward with its residual, [rows, hidden].
     pub fn fed_forward(&self, x: &Tensor, input: &Tensor, config: &Config) -> Result<Tensor> {
-        let [gate, up] = forward_all([&self.gate, &self.up], input)?;
-        let out = self.down.forward(&swiglu(&gate, &up)?)?;
+        let [gate, up] = forward_all([&self.gate, &self.up], &self.divide(input)?)?;
+        let out = self.join(&self.down, &swiglu(&gate, &up)?)?;
         match config.post_norm() {
             true => x + rms_norm(&out, &self.mlp_norm, config.rms_norm_eps)?,
             false => x + out,
@@ -129,7 +172,7 @@ impl Layer {
 
     /// The parameters, in a fixed order.
     pub fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
-        let Layer { q, k, v, o, q_norm, k_norm, gate, up, down, attention_norm, mlp_norm } = self;
+        let Layer { q, k, v, o, q_norm, k_norm, gate, up, down, attention_norm, mlp_norm, .. } = self;
         let linear = [q, k, v, o, gate, up, down]
             .into_iter()
             .flat_map(|linear| [Some(Parameter::Matrix(&linear.weight)), linear.bias.as_ref().map(Parameter::Vector)]);
@@ -150,24 +193,24 @@ impl Layer {
 
     /// Projections normed and rotated: [rows, heads · d] and [rows, kv · d] → [rows, heads, d] and [rows, kv, d].
     fn rotated(&self, q: Tensor, k: Tensor, context: &Context<'_>) -> Result<(Tensor, Tensor)> {
-        let Config { n_heads, n_kv_heads, .. } = *context.config;
-        let q = self.normed(q, self.q_norm.as_ref(), n_heads, context.config)?;
-        let k = self.normed(k, self.k_norm.as_ref(), n_kv_heads, context.config)?;
+        let (heads, kv_heads) = self.heads;
+        let q = self.normed(q, self.q_norm.as_ref(), heads, context.config)?;
+        let k = self.normed(k, self.k_norm.as_ref(), kv_heads, context.config)?;
         Ok((rope(&q, context.rotation)?, rope(&k, context.rotation)?))
     }
 
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
-        let Config { n_heads, n_kv_heads, head_dim: d, .. } = *context.config;
+        let ((heads, kv_heads), d) = (self.heads, context.config.head_dim);
         let rows = x.dim(0)?;
-        let [q, k, v] = forward_all([&self.q, &self.k, &self.v], x)?;
+        let [q, k, v] = forward_all([&self.q, &self.k, &self.v], &self.divide(x)?)?;
         let (q, k) = self.rotated(q, k, context)?;
-        let v = v.reshape((rows, n_kv_heads, d))?; // [rows, kv, d]
+        let v = v.reshape((rows, kv_heads, d))?; // [rows, kv, d]
         let window = context.config.windows[index];
         let out = match pasts {
             Some(pasts) => cache::attend(pasts, index, &q, &k, &v, window)?,
             None => attention(&q, &k, &v, context.spans, window)?,
         };
-        self.o.forward(&out.reshape((rows, n_heads * d))?)
+        self.join(&self.o, &out.reshape((rows, heads * d))?)
     }
 
     /// Normalises a projection as the family does and splits it into heads: [rows, heads · d] → [rows, heads, d].
@@ -177,7 +220,8 @@ impl Layer {
             x.reshape((rows, heads, config.head_dim))
         };
         match (config.qk_norm, weight) {
-            (QkNorm::PerHead, Some(weight)) => rms_norm(&split(x)?, weight, config.rms_norm_eps),
+            // Each worker norms its own heads with the same weight.
+            (QkNorm::PerHead, Some(weight)) => rms_norm(&split(x)?, &self.divide(weight)?, config.rms_norm_eps),
             (_, Some(weight)) => split(rms_norm(&x, weight, config.rms_norm_eps)?),
             (_, None) => split(x),
         }

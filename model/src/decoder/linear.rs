@@ -132,11 +132,26 @@ impl Linear {
         self.finished(self.weight.product(x)?, x)
     }
 
+    /// Without the bias.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        self.with_low_rank(self.weight.product(x)?, x)
+    }
+
     /// What is added to the product of the weight with `x`.
-    fn finished(&self, mut y: Tensor, x: &Tensor) -> Result<Tensor> {
-        if let Some(LowRank { a, b, scale }) = &self.low_rank {
-            y = (y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?)?; // [rows, in] → [rows, rank] → [rows, out]
+    fn finished(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
+        self.add_bias(self.with_low_rank(y, x)?)
+    }
+
+    fn with_low_rank(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
+        match &self.low_rank {
+            // [rows, in] → [rows, rank] → [rows, out]
+            Some(LowRank { a, b, scale }) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?,
+            None => Ok(y),
         }
+    }
+
+    /// Adds the bias to a product.
+    pub fn add_bias(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
             Some(bias) => y.broadcast_add(bias),
             None => Ok(y),

@@ -8,14 +8,18 @@ mod fingerprint;
 mod keys;
 mod layer;
 mod linear;
+mod part;
 mod positions;
 mod stages;
+
+use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
 pub use cache::{BLOCK_TOKENS, KvBlock, KvCache, KvPool, Reservation};
 use layer::{Layer, Pasts};
 pub use linear::{LowRank, Weight};
+pub use part::{Part, PartError, Slice};
 pub use stages::Batch;
 
 use crate::config::Config;
@@ -39,6 +43,15 @@ pub trait ParameterSource {
     /// Those of [`get`](Self::get).
     fn matrix(&mut self, name: &str, shape: [usize; 2]) -> Result<Weight, Self::Error> {
         self.get(name, &shape).map(Weight::Tensor)
+    }
+
+    /// The values of `slice` of the parameter of this name, whose whole shape is `shape`. A source that only knows
+    /// whole parameters is asked for one of the slice's shape, which it refuses.
+    ///
+    /// # Errors
+    /// Those of the source.
+    fn slice(&mut self, name: &str, shape: &[usize], slice: Slice) -> Result<Tensor, Self::Error> {
+        self.get(name, &slice.shape(shape))
     }
 
     /// What is added to the weight [out, in] of the linear layer of this name, where a low-rank addition is trained.
@@ -66,9 +79,10 @@ pub struct Segment<'a> {
 pub struct Decoder {
     config: Config,
     device: Device,
-    embedding: Weight, // [vocab, hidden]
+    embedding: Option<Weight>, // [vocab, hidden]
+    first: usize,              // the number of the first layer
     layers: Vec<Layer>,
-    norm: Tensor,         // [hidden]
+    norm: Option<Tensor>, // [hidden]
     head: Option<Weight>, // [vocab, hidden]; none when tied
 }
 
@@ -78,13 +92,29 @@ impl Decoder {
     /// # Errors
     /// Those of the source.
     pub fn new<S: ParameterSource>(config: Config, source: &mut S) -> Result<Decoder, S::Error> {
+        let whole = Part::whole(&config);
+        Decoder::part(config, source, &whole)
+    }
+
+    /// Takes the parameters of a part of the configuration from `source`. It runs in stages alone:
+    /// [`batch`](Self::batch), [`embed`](Self::embed), [`layer`](Self::layer), [`last_norm`](Self::last_norm). What
+    /// [`Part::check`] refuses must not be asked for.
+    ///
+    /// # Errors
+    /// Those of the source.
+    pub fn part<S: ParameterSource>(config: Config, source: &mut S, part: &Part) -> Result<Decoder, S::Error> {
         let shape = [config.vocab_size, config.hidden_size];
-        let embedding = source.matrix("model.embed_tokens.weight", shape)?;
-        let layers = (0..config.n_layers).map(|i| Layer::new(source, &config, i)).collect::<Result<_, _>>()?;
-        let norm = source.get("model.norm.weight", &[config.hidden_size])?;
-        let head = if config.tie_word_embeddings { None } else { Some(source.matrix("lm_head.weight", shape)?) };
-        let device = norm.device().clone();
-        Ok(Decoder { config, device, embedding, layers, norm, head })
+        let (is_first, is_last) = (part.layers.start == 0, part.layers.end == config.n_layers);
+        let embeds = is_first || (is_last && config.tie_word_embeddings);
+        let embedding = if embeds { Some(source.matrix("model.embed_tokens.weight", shape)?) } else { None };
+        let layers =
+            part.layers.clone().map(|i| Layer::new(source, &config, i, part)).collect::<Result<Vec<Layer>, _>>()?;
+        let norm = if is_last { Some(source.get("model.norm.weight", &[config.hidden_size])?) } else { None };
+        let has_head = is_last && !config.tie_word_embeddings;
+        let head = if has_head { Some(source.matrix("lm_head.weight", shape)?) } else { None };
+        let any = norm.as_ref().or(layers.first().map(Layer::any));
+        let device = any.map_or(Device::Cpu, |tensor| tensor.device().clone());
+        Ok(Decoder { config, device, embedding, first: part.layers.start, layers, norm, head })
     }
 
     /// Packs the weights for inference: products are faster, a row has the same bits in any company, and gradients are
@@ -93,14 +123,14 @@ impl Decoder {
     /// # Errors
     /// Parameters on another device.
     pub fn pack(&mut self) -> Result<()> {
-        self.embedding.pack()?;
+        self.embedding.as_mut().map_or(Ok(()), Weight::pack)?;
         self.head.as_mut().map_or(Ok(()), Weight::pack)?;
         self.layers.iter_mut().try_for_each(Layer::pack)
     }
 
     /// Bytes of all matrices in memory; vectors, which are few, are not counted.
     pub fn matrix_bytes(&self) -> usize {
-        let own = [Some(&self.embedding), self.head.as_ref()].into_iter().flatten();
+        let own = [self.embedding.as_ref(), self.head.as_ref()].into_iter().flatten();
         let layers = self.layers.iter().flat_map(|layer| layer.parameters()).filter_map(|parameter| match parameter {
             linear::Parameter::Matrix(weight) => Some(weight),
             linear::Parameter::Vector(_) => None,
@@ -123,11 +153,19 @@ impl Decoder {
     /// # Errors
     /// The weights are packed.
     pub fn head(&self) -> Result<&Tensor> {
-        self.projection().tensor()
+        self.projection()?.tensor()
     }
 
-    fn projection(&self) -> &Weight {
-        self.head.as_ref().unwrap_or(&self.embedding)
+    /// The numbers of the layers.
+    pub fn layers(&self) -> Range<usize> {
+        self.first..self.first + self.layers.len()
+    }
+
+    fn projection(&self) -> Result<&Weight> {
+        match self.head.as_ref().or(self.embedding.as_ref()) {
+            Some(projection) => Ok(projection),
+            None => candle_core::bail!("this part of the decoder has no output projection"),
+        }
     }
 
     /// Hidden states after the last norm, [rows, hidden], of whole sequences, where rows counts the tokens of all
@@ -174,7 +212,10 @@ impl Decoder {
         let batch = self.packed(sequences, lengths)?;
         let context = self.context(&batch);
         let mut x = self.embed(&batch)?;
-        let Some((last, layers)) = self.layers.split_last() else { candle_core::bail!("a decoder without layers") };
+        let Some((last, layers)) = self.layers.split_last().filter(|_| self.layers.len() == self.config.n_layers)
+        else {
+            candle_core::bail!("a decoder with {} of {} layers", self.layers.len(), self.config.n_layers)
+        };
         for (index, layer) in layers.iter().enumerate() {
             let (attended, input) = layer.attended(&x, index, &context, pasts.as_deref_mut())?;
             x = layer.fed_forward(&attended, &input, &self.config)?;
@@ -193,7 +234,7 @@ impl Decoder {
     /// # Errors
     /// Hidden states of another width.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.projection().product(hidden)
+        self.projection()?.product(hidden)
     }
 
     /// Natural log-probability of the target behind each row, [rows]; 0 where the target is
@@ -203,7 +244,7 @@ impl Decoder {
     /// Another number of targets than rows, or a target outside the vocabulary.
     pub fn token_log_probs(&self, hidden: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
         const ROWS: usize = 256; // whose logits exist at once
-        if let Weight::Tensor(head) = self.projection() {
+        if let Weight::Tensor(head) = self.projection()? {
             return token_log_probs(hidden, head, targets);
         }
         if hidden.dim(0)? != targets.len() {

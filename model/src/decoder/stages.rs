@@ -4,7 +4,7 @@
 
 use candle_core::Tensor;
 
-use super::layer::Context;
+use super::layer::{Context, Layer};
 use super::{Decoder, Result, positions};
 use crate::ops::{Rotation, Span, rms_norm};
 
@@ -46,9 +46,12 @@ impl Decoder {
     /// The embeddings, [rows, hidden]: what enters the first layer.
     ///
     /// # Errors
-    /// Those of candle.
+    /// Those of candle, or a part without the embedding.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor> {
-        self.embedding.rows(&batch.tokens)
+        match &self.embedding {
+            Some(embedding) => embedding.rows(&batch.tokens),
+            None => candle_core::bail!("this part of the decoder has no embedding"),
+        }
     }
 
     /// One layer: [rows, hidden] → [rows, hidden].
@@ -56,9 +59,7 @@ impl Decoder {
     /// # Errors
     /// A layer that there is not, or hidden states of another shape.
     pub fn layer(&self, index: usize, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let Some(layer) = self.layers.get(index) else {
-            candle_core::bail!("layer {index} of a decoder with {}", self.layers.len());
-        };
+        let layer = self.stage(index)?;
         let (attended, input) = layer.attended(x, index, &self.context(batch), None)?;
         layer.fed_forward(&attended, &input, &self.config)
     }
@@ -66,9 +67,12 @@ impl Decoder {
     /// The last norm: [rows, hidden], as [`forward`](Self::forward) returns it.
     ///
     /// # Errors
-    /// Hidden states of another width.
+    /// Hidden states of another width, or a part without the last norm.
     pub fn last_norm(&self, x: &Tensor) -> Result<Tensor> {
-        rms_norm(x, &self.norm, self.config.rms_norm_eps)
+        match &self.norm {
+            Some(norm) => rms_norm(x, norm, self.config.rms_norm_eps),
+            None => candle_core::bail!("this part of the decoder has no last norm"),
+        }
     }
 
     /// The largest attention score, before the softmax, in layer `index` of hidden states that enter it.
@@ -76,9 +80,13 @@ impl Decoder {
     /// # Errors
     /// A layer that there is not, or parameters on another device than the CPU.
     pub fn largest_attention_logit(&self, index: usize, x: &Tensor, batch: &Batch) -> Result<f32> {
-        match self.layers.get(index) {
-            Some(layer) => layer.largest_attention_logit(x, index, &self.context(batch)),
-            None => candle_core::bail!("layer {index} of a decoder with {}", self.layers.len()),
+        self.stage(index)?.largest_attention_logit(x, index, &self.context(batch))
+    }
+
+    fn stage(&self, index: usize) -> Result<&Layer> {
+        match index.checked_sub(self.first).and_then(|place| self.layers.get(place)) {
+            Some(layer) => Ok(layer),
+            None => candle_core::bail!("layer {index} of a decoder with {:?}", self.layers()),
         }
     }
 }

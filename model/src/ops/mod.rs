@@ -11,6 +11,7 @@ mod rms_norm;
 mod rope;
 mod storage;
 mod swiglu;
+mod tensor_parallel;
 mod types;
 
 pub use attention::{attention, largest_attention_logit};
@@ -20,6 +21,7 @@ pub use rms_norm::rms_norm;
 pub use rope::rope;
 pub(crate) use storage::with_slice;
 pub use swiglu::swiglu;
+pub use tensor_parallel::{TensorGroup, from_divided, to_divided};
 pub use types::{CrossEntropy, IGNORE, Rotation, Span};
 
 /// Rows handed to one parallel task: enough work to pay for the hand-over, and a fixed number, so that sums over rows

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use candle_core::Device;
-use safelmm_trainer::config::Overlay;
+use safelmm_trainer::comm::launch::{Workers, only_one};
+use safelmm_trainer::config::{Overlay, ParallelSection};
 use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
 use safelmm_trainer::machine::measure_peak;
-use safelmm_trainer::pretrain::pretrain;
+use safelmm_trainer::pretrain::pretrain_with;
 use safelmm_trainer::report::Report;
 use safelmm_trainer::training::Outcome;
 use safelmm_trainer::{export, run_state, watch};
@@ -29,6 +30,8 @@ pub struct PretrainArgs {
     /// A checkpoint folder to begin with, of the same shape and tokenizer; the data comes from `data --tokenizer`
     #[arg(long)]
     init: Option<PathBuf>,
+    #[command(flatten)]
+    parallel: ParallelArgs,
 }
 
 /// A fine-tuning.
@@ -121,14 +124,51 @@ fn exist<'a>(mut paths: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
 /// Says what is wrong and what to do.
 pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
     let stop = Stop::listen()?;
-    let config = args.config.read()?;
-    if is_finished(&args.out, &config, config.train.steps)? {
-        report.line("finished before: nothing is left to do");
-        return Ok(());
+    let workers = Workers::join()?;
+    let outcome = workers.run(|world| {
+        let mut config = args.config.read()?;
+        args.parallel.put_over(&mut config.parallel);
+        config.parallel.validate()?;
+        let mut silent = Report::silent();
+        let report = if world.rank() == 0 { &mut *report } else { &mut silent };
+        if is_finished(&args.out, &config, config.train.steps)? {
+            report.line("finished before: nothing is left to do");
+            return Ok(None);
+        }
+        measure(report)?;
+        let init = args.init.as_deref();
+        let outcome = pretrain_with(world, &config, &args.data, &args.out, init, &stop.asked, report)?;
+        anyhow::Ok(Some((outcome, world.rank())))
+    });
+    drop(workers); // who ends before the others have ended too would be taken for one that failed
+    match outcome? {
+        None => {}
+        Some((outcome, 0)) => end(outcome, &stop, report),
+        Some((outcome, _)) => end(outcome, &stop, &Report::silent()),
     }
-    measure(report)?;
-    end(pretrain(&config, &args.data, &args.out, args.init.as_deref(), &stop.asked, report)?, &stop, report);
     Ok(())
+}
+
+/// How the run lies on its processes, over `[parallel]` of the configuration.
+#[derive(clap::Args)]
+pub struct ParallelArgs {
+    /// Processes that share each layer
+    #[arg(long)]
+    tensor: Option<usize>,
+    /// Stages that the layers are divided into
+    #[arg(long)]
+    pipeline: Option<usize>,
+    /// Share the optimiser's state out among the copies of the model (ZeRO-1)
+    #[arg(long)]
+    zero: bool,
+}
+
+impl ParallelArgs {
+    fn put_over(&self, section: &mut ParallelSection) {
+        section.tensor = self.tensor.unwrap_or(section.tensor);
+        section.pipeline = self.pipeline.unwrap_or(section.pipeline);
+        section.zero |= self.zero;
+    }
 }
 
 /// Fine-tunes, to the end or to a signal.
@@ -136,6 +176,7 @@ pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
 /// # Errors
 /// Says what is wrong and what to do.
 pub fn run_finetune(args: &FinetuneArgs, report: &mut Report) -> Result<()> {
+    only_one("safelmm-train finetune")?;
     let stop = Stop::listen()?;
     let config = FinetuneConfig::read(&args.config, &args.settings)?;
     if is_finished(&args.out, &config, config.train.steps)? {

@@ -1,6 +1,7 @@
 //! The configuration of a run: one TOML file, checked before anything is read or allocated.
 
 mod overlay;
+mod parallel;
 mod train;
 
 use std::collections::BTreeSet;
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 pub use overlay::{Overlay, apply, read_table};
+pub use parallel::{Backend, ParallelSection};
 use safelmm_model::config::{Config, Family, QkNorm, Rope, RopeScaling};
 use serde::{Deserialize, Serialize};
 pub use train::{CheckpointSection, GroupSection, Schedule, SpikeSection, TrainSection};
@@ -28,6 +30,9 @@ pub struct RunConfig {
     pub data: DataSection,
     /// The optimisation.
     pub train: TrainSection,
+    /// How it lies on processes.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub parallel: ParallelSection,
 }
 
 /// The shape of the decoder: the Qwen 3 layout.
@@ -216,6 +221,7 @@ impl RunConfig {
             return refuse("tokenizer.bytes_per_language", "0".to_owned(), "at least 1");
         }
         self.train.validate(self.model.context)?;
+        self.parallel.validate()?;
         if self.model.context < 32 {
             return refuse("model.context", self.model.context.to_string(), "at least 32, to hold a passage");
         }

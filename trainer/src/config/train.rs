@@ -153,6 +153,11 @@ fn is_twenty(steps: &usize) -> bool {
 }
 
 impl TrainSection {
+    /// Micro-batches of an update.
+    pub fn micro_batches(&self) -> usize {
+        self.batch_tokens.div_ceil(self.micro_batch_tokens)
+    }
+
     /// Refuses what no run can have. `context`: the longest sequence in tokens.
     ///
     /// # Errors

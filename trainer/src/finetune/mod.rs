@@ -12,7 +12,7 @@ use std::{fs, io};
 
 use candle_core::Device;
 use safelmm_model::checkpoint::open_decoder_with;
-use safelmm_model::{Checkpoint, CheckpointError, Config, Decoder, Rating, Tokenizer};
+use safelmm_model::{Checkpoint, CheckpointError, Config, Rating, Tokenizer};
 use serde_json::{Value, json};
 
 pub use config::{FinetuneConfig, LoraSection, MODULES};
@@ -22,12 +22,13 @@ pub use lora::{FIRST_FACTOR, Trained, adapter_config, write_adapter};
 
 use crate::backward::Batch;
 use crate::dataset::{Cursor, Order, Passage, mix, unit};
-use crate::machine::{available_memory, training_memory};
+use crate::machine::{Share, available_memory, training_memory};
+use crate::mesh::Mesh;
 use crate::origin::Origin;
 use crate::parameters::Parameters;
 use crate::report::Report;
 use crate::run_state::{Identity, Roots};
-use crate::training::{Job, Outcome, Source, TrainError, over, train};
+use crate::training::{Job, Outcome, Score, Source, TrainError, over, train};
 
 /// Why a fine-tuning stopped before its end.
 #[derive(Debug, thiserror::Error)]
@@ -119,13 +120,13 @@ impl Source for Conversations<'_> {
     }
 
     /// Bits for each byte of the held-out answers.
-    fn heldout(&self, decoder: &Decoder) -> candle_core::Result<Option<f64>> {
+    fn heldout(&self, score: &Score<'_>) -> candle_core::Result<Option<f64>> {
         let (mut nats, mut bytes) = (0.0, 0);
         for batch in self.heldout.chunks(8) {
             let framed: Vec<_> = batch.iter().map(|c| c.frame(self.base.start(Some(c.rating)))).collect();
             let inputs: Vec<&[u32]> = framed.iter().map(|(inputs, _)| &inputs[..]).collect();
             let targets: Vec<u32> = framed.iter().flat_map(|(_, targets)| targets.iter().copied()).collect();
-            let log_probs = decoder.token_log_probs(&decoder.forward(&inputs)?, &targets)?;
+            let log_probs = score(&inputs, &targets)?;
             nats -= log_probs.iter().map(|p| f64::from(*p)).sum::<f64>();
             bytes += batch.iter().map(|c| c.bytes).sum::<usize>();
         }
@@ -233,6 +234,7 @@ fn begin(
         run,
         source: &mut source,
         stop,
+        mesh: &Mesh::alone(),
     };
     train(job, |_| Ok(()), report)
 }
@@ -254,7 +256,7 @@ fn check_memory(config: &FinetuneConfig, shape: &Config) -> Result<(), TrainErro
         None => count(shape)?,
         Some(lora) => lora.modules().len() * lora.rank * 2 * shape.intermediate_size * shape.n_layers,
     };
-    let needed = training_memory(shape, &config.train, trained);
+    let needed = training_memory(shape, &config.train, trained, Share::alone(&config.train));
     match available_memory().filter(|available| needed > *available) {
         Some(available) => Err(TrainError::Memory { needed: needed as f64 / 1e9, available: available as f64 / 1e9 }),
         None => Ok(()),

@@ -213,7 +213,7 @@ fn a_run_begins_with_a_checkpoint_and_goes_on_bit_for_bit() {
 
     // The weights are those of the folder, widened.
     let (parameters, _) = Parameters::initialise(&config.decoder(), Initialisation::Fixed, config.seed).unwrap();
-    Start::read(&base, &config.decoder(), &data).unwrap().load(&parameters).unwrap();
+    Start::read(&base, &config.decoder(), &data).unwrap().load(&parameters, &config.decoder()).unwrap();
     let weights = candle_core::safetensors::load(base.join("model.safetensors"), &Device::Cpu).unwrap();
     for (name, var) in parameters.iter() {
         let values = |t: &Tensor| t.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -1,39 +1,54 @@
 //! The loop of every kind of training: batches, accumulated gradients, judgement, AdamW, checkpoints, and what is told.
+//!
+//! All workers of a run go through it alike: what they decide by is the same for all of them, to the last bit. One of
+//! them, the root, writes the run's files.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+mod telling;
+mod update;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use std::{fs, io};
 
 use safelmm_model::Decoder;
 
-use crate::backward::{Batch, Loss, Options, backward};
+use crate::backward::Batch;
+use crate::buckets::Buckets;
+use crate::comm::{CommError, all_numbers};
 use crate::config::TrainSection;
 use crate::dataset::Cursor;
+use crate::gradients::{GradientError, Gradients};
 use crate::groups::{Groups, NobodyInGroup};
 use crate::ledger::{Event, Ledger, LedgerError};
-use crate::machine::{self, Usage};
-use crate::optimizer::{AdamW, norm};
+use crate::machine::Usage;
+use crate::mesh::{Mesh, MeshError};
+use crate::optimizer::{AdamW, Settings};
 use crate::parameters::Parameters;
 use crate::report::Report;
 use crate::run_state::{self, Identity, Policy, Progress, Saver, StateError};
 use crate::schedule::learning_rate;
+use crate::snapshot::Snapshot;
 use crate::stability::{Judgement, Streak};
-use crate::statistics;
-use crate::watch::{Line, LogError, Telling, write_report};
+use crate::watch::{LogError, Telling, write_report};
+use update::Found;
 
 /// Where the text of a run comes from, in an order that is a function of the place alone.
 pub trait Source {
-    /// The next micro-batch, with whole sequences of about `tokens` tokens; `at` moves on, over what is to be `left_out`.
-    /// Empty where there is nothing to train on.
+    /// The next micro-batch, with whole sequences of about `tokens` tokens; `at` moves on, over what is to be
+    /// `left_out`. Empty where there is nothing to train on.
     fn next(&mut self, at: &mut Cursor, tokens: usize, left_out: &[(Cursor, Cursor)]) -> Batch;
 
     /// Bits per byte on held-out text; `None` where there is none.
     ///
     /// # Errors
-    /// Those of the decoder.
-    fn heldout(&self, decoder: &Decoder) -> candle_core::Result<Option<f64>>;
+    /// Those of the score.
+    fn heldout(&self, score: &Score<'_>) -> candle_core::Result<Option<f64>>;
 }
+
+/// Natural log-probabilities of the targets of whole sequences, as
+/// [`Decoder::token_log_probs`](safelmm_model::Decoder::token_log_probs) gives them.
+pub type Score<'a> = dyn Fn(&[&[u32]], &[u32]) -> candle_core::Result<Vec<f32>> + 'a;
 
 /// Where a place that is left out leads to.
 pub fn over(mut at: Cursor, left_out: &[(Cursor, Cursor)]) -> Cursor {
@@ -61,6 +76,8 @@ pub struct Job<'a> {
     pub source: &'a mut dyn Source,
     /// Asks for a checkpoint and an end after the current update.
     pub stop: &'a AtomicBool,
+    /// This worker's place among the others.
+    pub mesh: &'a Mesh,
 }
 
 /// Why a run stopped before its end.
@@ -85,6 +102,20 @@ pub enum TrainError {
         step: usize,
         /// Why.
         source: candle_core::Error,
+    },
+    /// Another worker is out of reach.
+    #[error(transparent)]
+    Comm(#[from] CommError),
+    /// The run cannot lie on its processes as it should.
+    #[error(transparent)]
+    Mesh(#[from] MeshError),
+    /// The thread that exchanges gradients ended without an answer.
+    #[error("step {step}: {source}")]
+    Exchange {
+        /// The step.
+        step: usize,
+        /// Why.
+        source: GradientError,
     },
     /// A file cannot be read or written.
     #[error("{0}: {1}")]
@@ -123,6 +154,15 @@ pub enum TrainError {
     },
 }
 
+impl TrainError {
+    fn gradients(step: usize, error: GradientError) -> TrainError {
+        match error {
+            GradientError::Pass(source) => TrainError::Step { step, source },
+            source => TrainError::Exchange { step, source },
+        }
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
@@ -135,19 +175,6 @@ pub enum Outcome {
     },
 }
 
-/// What one update found, before it is made.
-struct Found {
-    loss: f64,
-    z_loss: f64,
-    norm: f64,
-    /// What takes the summed gradients to their mean.
-    mean: f64,
-    /// Tokens that were run.
-    tokens: usize,
-    /// Tokens that each of them attends to, in the mean.
-    attended: f64,
-}
-
 /// Trains, or goes on training, in the folder `job.run`. `first` puts weights into the parameters of a run that begins.
 ///
 /// # Errors
@@ -158,29 +185,57 @@ pub fn train<E: From<TrainError>>(
     report: &mut Report,
 ) -> Result<Outcome, E> {
     let groups = Groups::new(job.train, job.parameters).map_err(TrainError::from)?;
-    let file_error = |e: io::Error| TrainError::File(job.run.display().to_string(), e);
-    fs::create_dir_all(job.run).map_err(file_error)?;
-    run_state::clean_up(job.run).map_err(TrainError::from)?;
-    let mut ledger = Ledger::open(job.run).map_err(TrainError::from)?;
-    let went_to: Vec<usize> = ledger.rollbacks().map(|(to_step, ..)| to_step).collect();
-    run_state::delete_abandoned(job.run, &went_to).map_err(TrainError::from)?;
-    let (optimizer, at) = match run_state::checkpoints(job.run).map_err(TrainError::from)?.last() {
-        Some(folder) => {
+    let (mesh, root) = (job.mesh, job.mesh.is_root());
+    // The root tidies up before the others look, and says where the run stands.
+    let mut ledger = match root {
+        true => Some(tidy(job.run)?),
+        false => None,
+    };
+    let newest = match root {
+        true => run_state::checkpoints(job.run).map_err(TrainError::from)?.pop().and_then(|f| run_state::step_of(&f)),
+        false => None,
+    };
+    let (optimizer, at) = match agreed(mesh, newest)? {
+        Some(step) => {
+            let folder = run_state::checkpoint(job.run, step);
             report.line(&format!("going on from {}", folder.display()));
-            run_state::load(folder, &job.identity, job.parameters).map_err(TrainError::from)?
+            run_state::load(&folder, &job.identity, job.parameters, mesh).map_err(TrainError::from)?
         }
         None => {
             first(job.parameters)?;
-            (AdamW::new(job.parameters), Progress::default())
+            (AdamW::new(&Buckets::new(job.parameters), mesh), Progress::default())
         }
     };
-    ledger.forget_after(at.step).map_err(TrainError::from)?;
-    let telling = Telling::open(job.run, at.step).map_err(TrainError::from)?;
+    if let Some(ledger) = &mut ledger {
+        ledger.forget_after(at.step).map_err(TrainError::from)?;
+    }
+    mesh.world.barrier().map_err(TrainError::from)?;
+    let ledger = match ledger {
+        Some(ledger) => ledger,
+        None => Ledger::open(job.run).map_err(TrainError::from)?.read_only(),
+    };
+    let telling = root.then(|| Telling::open(job.run, at.step)).transpose().map_err(TrainError::from)?;
     let policy = Policy { steps: job.train.checkpoint_steps, kept: job.train.checkpoints.clone() };
     let saver = Saver::new(job.run, job.identity.clone(), policy.clone());
-    let gradients = job.parameters.iter().map(|(_, var)| vec![0.0; var.elem_count()]).collect();
-    let mut training = Training { job, groups, ledger, optimizer, at, telling, policy, saver, gradients };
+    let sums = Gradients::new(job.parameters, job.decoder.config().tie_word_embeddings);
+    let mut training = Training { job, groups, ledger, optimizer, at, telling, policy, saver, sums };
     Ok(training.run(report)?)
+}
+
+/// Clears away what an interrupted run left, and opens its ledger.
+fn tidy(run: &Path) -> Result<Ledger, TrainError> {
+    fs::create_dir_all(run).map_err(|e| TrainError::File(run.display().to_string(), e))?;
+    run_state::clean_up(run)?;
+    let ledger = Ledger::open(run)?;
+    let went_to: Vec<usize> = ledger.rollbacks().map(|(to_step, ..)| to_step).collect();
+    run_state::delete_abandoned(run, &went_to)?;
+    Ok(ledger)
+}
+
+/// What the root says, at every worker.
+fn agreed(mesh: &Mesh, step: Option<usize>) -> Result<Option<usize>, TrainError> {
+    let all = all_numbers(&*mesh.world, &[step.map_or(-1.0, |step| step as f64)])?;
+    Ok(all.first().map(|numbers| numbers[0]).filter(|step| *step >= 0.0).map(|step| step as usize))
 }
 
 struct Training<'a> {
@@ -189,10 +244,11 @@ struct Training<'a> {
     ledger: Ledger,
     optimizer: AdamW,
     at: Progress,
-    telling: Telling,
+    /// Of the root.
+    telling: Option<Telling>,
     policy: Policy,
     saver: Saver,
-    gradients: Vec<Vec<f32>>,
+    sums: Gradients,
 }
 
 impl Training<'_> {
@@ -200,7 +256,7 @@ impl Training<'_> {
         let train = self.job.train;
         if self.at.step == 0 && train.spikes.enabled {
             // What a run that diverges before its first checkpoint goes back to.
-            self.saver.begin(self.job.parameters, &self.optimizer, &self.at)?;
+            self.save()?;
         }
         while self.at.step < train.steps {
             let (started, usage) = (Instant::now(), Usage::now());
@@ -226,19 +282,7 @@ impl Training<'_> {
             let factor = train.spikes.rate.powi(self.ledger.rollbacks().count() as i32);
             let rate = learning_rate(train, self.at.step) * factor;
             match z {
-                None => {
-                    let clip = (train.clip_norm / found.norm).min(1.0);
-                    self.optimizer
-                        .step(
-                            self.job.parameters,
-                            &self.gradients,
-                            (found.mean * clip) as f32,
-                            rate,
-                            train,
-                            &self.groups,
-                        )
-                        .map_err(|source| TrainError::Step { step: here.step + 1, source })?;
-                }
+                None => self.update(&found, rate)?,
                 Some(z) => {
                     self.at.skipped += 1;
                     let (step, loss, gradient_norm) = (here.step + 1, found.loss, found.norm);
@@ -251,15 +295,14 @@ impl Training<'_> {
             self.at.seconds += seconds;
             self.tell(&found, rate, z.is_some(), seconds, &usage, report)?;
             let last = self.at.step == train.steps;
-            let stopping = self.job.stop.load(Ordering::Relaxed);
-            if self.at.step.is_multiple_of(train.checkpoint_steps) || last || stopping {
+            if self.at.step.is_multiple_of(train.checkpoint_steps) || last || found.stop {
                 self.at.rollbacks = self.ledger.rollbacks().count();
-                if let Some(folder) = self.saver.begin(self.job.parameters, &self.optimizer, &self.at)? {
+                if let Some(folder) = self.save()? {
                     report.line(&format!("saved {}", folder.display()));
                 }
                 self.write_report()?;
             }
-            if stopping && !last {
+            if found.stop && !last {
                 self.saver.wait()?;
                 return Ok(Outcome::Interrupted { step: self.at.step });
             }
@@ -270,56 +313,28 @@ impl Training<'_> {
         Ok(Outcome::Finished)
     }
 
-    /// The gradients of one update, from as many micro-batches as make its tokens; statistics of the last one where they
-    /// are due.
-    fn gradients(&mut self) -> Result<Found, TrainError> {
-        let train = self.job.train;
+    /// Makes an update.
+    fn update(&mut self, found: &Found, rate: f64) -> Result<(), TrainError> {
+        let Job { train, parameters, mesh, .. } = self.job;
         let step = self.at.step + 1;
-        let error = |source| TrainError::Step { step, source };
-        let left_out: Vec<(Cursor, Cursor)> = self.ledger.rollbacks().map(|(_, from, until)| (from, until)).collect();
-        let micro_batches = train.batch_tokens.div_ceil(train.micro_batch_tokens);
-        let options = Options { z_loss: train.z_loss, checkpointing: train.activation_checkpointing };
-        self.gradients.iter_mut().for_each(|g| g.fill(0.0));
-        let (mut sum, mut tokens, mut attended) = (Loss::default(), 0, 0);
-        let due = train.statistics_steps > 0 && (step == 1 || step.is_multiple_of(train.statistics_steps));
-        let mut activations = Vec::new();
-        for micro_batch in 1..=micro_batches {
-            let batch = self.job.source.next(&mut self.at.data, train.micro_batch_tokens, &left_out);
-            if !batch.has_targets() {
-                return Err(TrainError::NoText);
-            }
-            tokens += batch.tokens();
-            attended += batch.inputs.iter().map(|inputs| inputs.len() * (inputs.len() + 1) / 2).sum::<usize>();
-            let look = (due && micro_batch == micro_batches).then_some(&mut activations);
-            let loss = backward(self.job.decoder, self.job.parameters, &batch, options, &mut self.gradients, look)
-                .map_err(error)?;
-            sum.nll += loss.nll;
-            sum.z_loss += loss.z_loss;
-            sum.targets += loss.targets;
-        }
-        self.at.tokens += tokens as u64;
-        let mean = 1.0 / sum.targets as f64;
-        if due {
-            let layers = statistics::layers(self.job.parameters, &self.gradients, mean, &activations).map_err(error)?;
-            self.telling.look(step, layers)?;
-        }
-        let norm = norm(&self.gradients) * mean;
-        let attended = attended as f64 / tokens as f64;
-        Ok(Found { loss: sum.nll * mean, z_loss: sum.z_loss * mean, norm, mean, tokens, attended })
+        let clip = (train.clip_norm / found.norm).min(1.0);
+        let settings =
+            Settings { gradient_scale: (found.mean * clip) as f32, learning_rate: rate, train, groups: &self.groups };
+        let buckets = self.sums.buckets().clone();
+        self.optimizer
+            .step(parameters, &buckets, self.sums.sums(), &settings)
+            .map_err(|source| TrainError::Step { step, source })?;
+        self.optimizer.gather(parameters, &buckets, mesh, self.sums.room()).map_err(|e| TrainError::gradients(step, e))
     }
 
-    /// Every parameter must have a gradient at the first update: an operation without a backward would lose it silently.
-    fn check_gradients(&self) -> Result<(), TrainError> {
-        let silent = |name: &str| self.job.silent_at_first.iter().any(|part| name.contains(part));
-        let missing = self
-            .job
-            .parameters
-            .iter()
-            .zip(&self.gradients)
-            .find(|((name, _), gradient)| !silent(name) && gradient.iter().all(|v| *v == 0.0));
-        match missing {
-            Some(((name, _), _)) => Err(TrainError::NoGradient(name.to_owned())),
-            None => Ok(()),
+    /// Begins to write a checkpoint; the folder of the one before it.
+    fn save(&mut self) -> Result<Option<PathBuf>, TrainError> {
+        let Job { parameters, mesh, decoder, .. } = self.job;
+        let snapshot = Snapshot::take(parameters, self.sums.buckets(), &self.optimizer, decoder.config(), mesh)
+            .map_err(|e| TrainError::gradients(self.at.step, e))?;
+        match snapshot {
+            Some(snapshot) => Ok(self.saver.begin(snapshot, &self.at)?),
+            None => Ok(None),
         }
     }
 
@@ -336,8 +351,12 @@ impl Training<'_> {
         let (step, spikes) = (self.at.step + 1, &self.job.train.spikes);
         let before = self.ledger.rollbacks().count();
         self.saver.wait()?;
-        let good = run_state::scheduled_until(self.job.run, &self.policy, since.step)?;
-        let Some((folder, to_step)) = good.filter(|_| spikes.enabled && before < spikes.rollbacks) else {
+        let good = match self.job.mesh.is_root() {
+            true => run_state::scheduled_until(self.job.run, &self.policy, since.step)?.map(|(_, step)| step),
+            false => None,
+        };
+        let good = agreed(self.job.mesh, good)?;
+        let Some(to_step) = good.filter(|_| spikes.enabled && before < spikes.rollbacks) else {
             let after = match before {
                 0 => String::new(),
                 n => format!(", after it went back {n} times"),
@@ -345,6 +364,7 @@ impl Training<'_> {
             let ledger = self.job.run.join(crate::ledger::LEDGER).display().to_string();
             return Err(TrainError::Diverged { step, reason, after, ledger });
         };
+        let folder = run_state::checkpoint(self.job.run, to_step);
         let (from, until) = (since.data, self.at.data);
         let rate = spikes.rate.powi(before as i32 + 1);
         report.line(&format!(
@@ -353,77 +373,23 @@ impl Training<'_> {
             since.step + 1,
         ));
         self.ledger.add(Event::RolledBack { step, to_step, from, until, rate, reason })?;
-        run_state::delete_after(self.job.run, to_step)?;
-        (self.optimizer, self.at) = run_state::load(&folder, &self.job.identity, self.job.parameters)?;
-        self.telling.go_back(to_step)?;
-        Ok(())
+        if self.job.mesh.is_root() {
+            run_state::delete_after(self.job.run, to_step)?;
+        }
+        let Job { identity, parameters, mesh, .. } = &self.job;
+        (self.optimizer, self.at) = run_state::load(&folder, identity, parameters, mesh)?;
+        match &mut self.telling {
+            Some(telling) => Ok(telling.go_back(to_step)?),
+            None => Ok(()),
+        }
     }
 
     fn write_report(&self) -> Result<(), LogError> {
+        if self.telling.is_none() {
+            return Ok(());
+        }
         let config = &self.job.identity.config;
         let name = config["name"].as_str().unwrap_or("a run");
         write_report(self.job.run, name, Some(config)).map(|_| ())
-    }
-
-    fn tell(
-        &mut self,
-        found: &Found,
-        rate: f64,
-        skipped: bool,
-        seconds: f64,
-        usage: &Usage,
-        report: &mut Report,
-    ) -> Result<(), TrainError> {
-        let (step, steps) = (self.at.step, self.job.train.steps);
-        let heldout_bits_per_byte = if step % self.job.train.eval_steps == 0 || step == steps {
-            self.job.source.heldout(self.job.decoder).map_err(|source| TrainError::Step { step, source })?
-        } else {
-            None
-        };
-        let speed = found.tokens as f64 / seconds;
-        let work = machine::training_operations(self.job.decoder.config(), self.job.parameters, found.attended);
-        let line = Line {
-            step,
-            loss: found.loss,
-            z_loss: found.z_loss,
-            gradient_norm: found.norm,
-            learning_rate: rate,
-            skipped,
-            tokens: self.at.tokens,
-            tokens_per_second: speed,
-            seconds: self.at.seconds,
-            step_seconds: seconds,
-            cpu_seconds: Usage::now().cpu_seconds - usage.cpu_seconds,
-            memory_bytes: machine::memory(),
-            peak_memory_bytes: machine::peak_memory(),
-            mfu: report.peak.map(|peak| speed * work / peak),
-            heldout_bits_per_byte,
-        };
-        self.telling.line(&line)?;
-        let mfu = line.mfu.map_or(String::new(), |mfu| format!(", MFU {:.0} %", mfu * 100.0));
-        let left = self.at.seconds / step as f64 * (steps - step) as f64;
-        report.progress(
-            step,
-            steps,
-            &format!(
-                "loss {:.3}, |g| {:.2}, {speed:.0} tokens/s{mfu}, {} left",
-                line.loss,
-                line.gradient_norm,
-                duration(left)
-            ),
-        );
-        if let Some(bits) = heldout_bits_per_byte {
-            report.line(&format!("step {step}: held-out {bits:.3} bits per byte"));
-        }
-        Ok(())
-    }
-}
-
-/// Hours, minutes or seconds, as they are left.
-fn duration(seconds: f64) -> String {
-    match seconds.round() as u64 {
-        s if s < 60 => format!("{s} s"),
-        s if s < 3600 => format!("{} min", s.div_ceil(60)),
-        s => format!("{} h {} min", s / 3600, s / 60 % 60),
     }
 }

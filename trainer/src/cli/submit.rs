@@ -40,9 +40,11 @@ pub fn submit(args: &SubmitArgs, report: &Report) -> Result<()> {
         Command::Finetune(finetuning) => finetuning.check()?,
         _ => bail!("behind `--` stands `{}`: expected `pretrain` or `finetune`", args.command[0]),
     };
+    let several = cfg!(feature = "mpi") && matches!(training.command, Command::Pretrain(_));
     ensure!(
-        args.request.tasks() == 1,
-        "{} nodes with {} tasks each: a training is one process: expected one of each",
+        several || args.request.tasks() == 1,
+        "{} nodes with {} tasks each: expected one of each: only `pretrain` runs in several processes, of a safelmm-train \
+         built with `--features mpi`",
         args.request.nodes,
         args.request.tasks_per_node
     );

@@ -142,7 +142,7 @@ fn what_cannot_be_sent_is_refused_before_anything_is() {
         (&[], chat.map(str::to_owned).into(), "unknown field `data`"),
         (&[], vec!["rate".to_owned()], "expected `pretrain` or `finetune`"),
         (&["--time", "3"], with(&[]), "not longer than --signal-seconds 180"),
-        (&["--nodes", "2"], with(&[]), "one process"),
+        (&["--nodes", "2"], with(&[]), "expected one of each"),
         (&["--partition", "a b"], with(&[]), "expected letters"),
     ];
     for (options, training, words) in refused {

@@ -105,7 +105,7 @@ impl Nccl {
 }
 
 fn no_library(which: &str) -> String {
-    format!("the library of {which} cannot be loaded: expected it where the system's loader looks (LD_LIBRARY_PATH)")
+    format!("the library of {which} cannot be loaded: expected libcuda.so and libnccl.so in LD_LIBRARY_PATH")
 }
 
 impl Comm for Nccl {

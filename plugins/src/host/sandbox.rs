@@ -92,6 +92,7 @@ fn config(limits: &SandboxLimits) -> Config {
         .total_tables(instances.saturating_mul(USUAL_TABLES))
         .max_core_instances_per_component(CORE_INSTANCES as u32)
         .max_memories_per_component(MEMORIES as u32)
+        .max_memories_per_module(MEMORIES as u32)
         .max_tables_per_component(TABLES as u32)
         .max_component_instance_size(INSTANCE_BYTES)
         .max_core_instance_size(INSTANCE_BYTES)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
-use safelmm_model::Checkpoint;
+use safelmm_model::{Checkpoint, Opening};
 use safelmm_trainer::data::prepare;
 use safelmm_trainer::finetune::{Exported, FinetuneConfig, export, finetune};
 use safelmm_trainer::pretrain::pretrain;
@@ -196,7 +196,9 @@ fn peft_finds_the_logits_and_the_weights_of_an_adapter_of_the_demo() {
         assert_eq!(a.len(), b.len());
         a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0_f32, f32::max)
     };
-    let with = logits(Checkpoint::open_with_adapter(&demo, &path("adapter")).unwrap());
+    let with = logits(
+        Checkpoint::open_with(&demo, Opening { adapter: Some(&path("adapter")), ..Opening::default() }).unwrap(),
+    );
     let merged = logits(Checkpoint::open(&path("merged")).unwrap());
     let plain = logits(plain);
     let tokens = serde_json::to_string(&tokens).unwrap();

@@ -40,6 +40,12 @@ build() {
     )
     echo "$2/$target/policy/safelmm_policy_${3//-/_}.wasm"
 }
+# Writes into a component what it says of itself, so that this can be read without running it.
+safelmm=${SAFELMM:-${CARGO_TARGET_DIR:-$repository/target}/release/safelmm}
+describe() {
+    [ -x "$safelmm" ] || env -u RUSTC cargo build -q --release --workspace --bin safelmm
+    "$safelmm" plugin describe "$1" --write
+}
 digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
 if $check; then
@@ -56,7 +62,9 @@ if $check; then
         | tar --null --files-from=- --ignore-failed-read -cf - | tar -xf - -C "$elsewhere/sources"
     wrong=0
     for name in "${names[@]}"; do
-        built=$(digest "$(build "$elsewhere/sources" "$elsewhere/target" "$name")")
+        component=$(build "$elsewhere/sources" "$elsewhere/target" "$name")
+        describe "$component"
+        built=$(digest "$component")
         committed=$(digest "$components/$name.wasm")
         written=$(sed -n "s/^$name = \"sha256:\(.*\)\"$/\1/p" "$components/digests.toml")
         if [ "$built" = "$committed" ] && [ "$built" = "$written" ]; then
@@ -73,6 +81,7 @@ mkdir -p "$components"
 for name in "${names[@]}"; do
     cp "$(build "$repository" "${CARGO_TARGET_DIR:-$repository/target}/policies" "$name")" "$components/$name.wasm"
     chmod 644 "$components/$name.wasm"
+    describe "$components/$name.wasm"
     printf '%-20s %7d bytes\n' "$name" "$(wc -c <"$components/$name.wasm")"
 done
 {

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use safelmm_plugins::host::{
-    Component, Limits, LoadError, Sandbox, SandboxLimits, Vocabulary, WasmPolicy, WasmSettings,
+    Component, Description, Limits, LoadError, Sandbox, SandboxLimits, Vocabulary, WasmPolicy, WasmSettings,
 };
 use safelmm_plugins::{Answer, Hook, Judgement, PerKey, Pipeline, Policy, RequestContext, Selection, Verdict};
 use support::{ADJUST, Guest, INSPECT, REVIEW, SCREEN};
@@ -30,6 +30,25 @@ fn request(route: &'static str) -> RequestContext {
 
 fn load(guest: Guest) -> Result<WasmPolicy, LoadError> {
     WasmPolicy::load(&sandbox(), &guest.build(), WasmSettings::new("p", "test"))
+}
+
+#[test]
+fn what_a_component_says_of_itself_is_read_without_running_it_and_held_against_it() {
+    let bytes = Guest::new(&[SCREEN, REVIEW]).build();
+    let component = Component::load(&sandbox(), "p", &bytes, None, &Limits::default(), None).unwrap();
+    let said = Description::of(&component);
+    assert_eq!(
+        (&said.name[..], &said.hooks[..]),
+        ("guest", &["screen-prompt".to_owned(), "review-response".to_owned()][..])
+    );
+    assert_eq!(Description::read(&bytes).unwrap(), None);
+    let load = |bytes: &[u8]| WasmPolicy::load(&sandbox(), bytes, WasmSettings::new("p", "test"));
+    let described = said.write(&bytes).unwrap();
+    assert_eq!(Description::read(&described).unwrap(), Some(said.clone()));
+    load(&described).unwrap();
+    let other = Description { languages: vec!["cy".to_owned()], ..said };
+    let refused = load(&other.write(&described).unwrap()).err().unwrap().to_string();
+    assert!(refused.contains("safelmm plugin describe"), "{refused}");
 }
 
 #[test]

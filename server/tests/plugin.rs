@@ -78,6 +78,24 @@ fn a_component_is_checked_with_what_it_costs() {
 }
 
 #[test]
+fn a_component_says_what_it_is_without_being_run() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("p.wasm"), guest().build()).unwrap();
+    let (code, out, err) = safelmm(folder.path(), &["describe", "p.wasm"]);
+    assert!(code == 1 && out.is_empty() && err.contains("--write"), "{out}{err}");
+    for _ in 0..2 {
+        assert_eq!(safelmm(folder.path(), &["describe", "p.wasm", "--write"]).0, 0);
+    }
+    let (code, out, err) = safelmm(folder.path(), &["describe", "p.wasm"]);
+    assert_eq!((code, &err[..]), (0, ""));
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&said["name"], &said["version"]), (&"guest".into(), &"1.2.3".into()));
+    assert_eq!(said["settings_schema"]["type"], "object", "{said}");
+    assert!(safelmm(folder.path(), &["check", "p.wasm"]).1.contains("says the same"));
+    assert_eq!(safelmm(folder.path(), &["describe", "bundled:pii", "--write"]).0, 1);
+}
+
+#[test]
 fn a_component_is_asked_about_texts() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("p.wasm"), guest().build()).unwrap();
@@ -98,6 +116,8 @@ fn the_bundled_plugins_are_listed_with_their_digests_and_pass_their_own_checks()
         assert!(out.contains(&format!("bundled:{} ", bundled.name)) && out.contains(bundled.digest), "{out}");
         let (code, out, err) = safelmm(folder.path(), &["check", &format!("bundled:{}", bundled.name)]);
         assert_eq!(code, 0, "{out}{err}");
+        let (code, out, err) = safelmm(folder.path(), &["describe", &format!("bundled:{}", bundled.name)]);
+        assert!(code == 0 && out.contains(&format!("\"name\": \"{}\"", bundled.name)), "{out}{err}");
     }
 }
 

@@ -9,6 +9,7 @@ use wasmtime::component::{HasSelf, Linker};
 use super::bindings::PolicyWithVocabularyPre;
 use super::bindings::safelmm::policy as contract;
 use super::bindings::safelmm::policy::types as wit;
+use super::description::{Description, DescriptionError, SECTION};
 use super::failure::Failure;
 use super::instance::Instance;
 use super::limits::Limits;
@@ -67,6 +68,9 @@ pub enum LoadError {
     /// What it says of itself is wrong.
     #[error("its description is wrong: {0}")]
     Description(String),
+    /// Its section cannot be read.
+    #[error(transparent)]
+    Section(#[from] DescriptionError),
     /// Its settings are wrong.
     #[error("its settings are wrong: {0}")]
     Settings(SettingsError),
@@ -168,7 +172,8 @@ impl Component {
             let message = "its capabilities and what it imports differ: 'vocabulary' must be in both or in neither";
             return Err(LoadError::Description(message.to_owned()));
         }
-        Ok(Component {
+        let section = Description::read(bytes)?;
+        let component = Component {
             pre,
             sandbox: sandbox.clone(),
             plugin,
@@ -187,7 +192,15 @@ impl Component {
             settings_schema,
             imports,
             exports,
-        })
+        };
+        if section.is_some_and(|section| section != Description::of(&component)) {
+            let message = format!(
+                "its section '{SECTION}' says something else than the component: write it anew with `safelmm plugin \
+                 describe FILE --write`"
+            );
+            return Err(LoadError::Description(message));
+        }
+        Ok(component)
     }
 
     /// What it may take.

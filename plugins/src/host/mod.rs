@@ -22,6 +22,7 @@ mod sandbox;
 mod settings;
 
 mod component;
+mod description;
 mod vectors;
 
 mod pool;
@@ -31,6 +32,7 @@ mod wasm;
 mod cache;
 
 pub use component::{Component, LoadError};
+pub use description::{Description, DescriptionError, SECTION, without};
 pub use failure::{Failure, OnError, POLICY_FAILURE};
 pub use limits::{Limits, SandboxLimits};
 pub use sandbox::{Sandbox, SandboxError};

@@ -12,6 +12,8 @@ pub enum PluginCommand {
     New(NewArgs),
     /// Check a component as the server does: contract, settings, golden vectors, and what it costs
     Check(CheckArgs),
+    /// Print what a component says of itself, from its section and without running it
+    Describe(DescribeArgs),
     /// Ask a component about a prompt, an answer, or both
     Run(RunArgs),
     /// List the plugins that come with the server
@@ -61,6 +63,17 @@ pub struct CheckArgs {
     /// The component.
     #[command(flatten)]
     pub component: ComponentArgs,
+}
+
+/// Arguments of `safelmm plugin describe`.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// The component, or bundled:NAME
+    #[arg(value_name = "FILE")]
+    pub source: String,
+    /// Ask the component, and write what it says into its file
+    #[arg(long)]
+    pub write: bool,
 }
 
 /// Arguments of `safelmm plugin run`.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use safelmm_plugins::host::{Component, LoadError, VectorResult, WasmPolicy};
+use safelmm_plugins::host::{Component, Description, LoadError, VectorResult, WasmPolicy};
 use safelmm_plugins::{Answer, Document, Hook, Passage, Pipeline, Policy, Selection};
 
 use super::{CheckArgs, Costs, Opened, PluginFailure, request, settings};
@@ -21,6 +21,12 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), PluginFailure> {
     let component = opened.component()?;
     let mut out = io::stdout().lock();
     describe(&component, &mut out)?;
+    // A section that says something else is not loaded.
+    let wrong = |error| opened.failed(LoadError::Section(error));
+    match Description::read(&opened.bytes()?).map_err(wrong)? {
+        Some(_) => writeln!(out, "section       says the same without being run")?,
+        None => writeln!(out, "section       none: `safelmm plugin describe FILE --write` writes one")?,
+    }
     let mut failed = 0;
     match component.check_settings(&settings) {
         Ok(()) => writeln!(out, "settings      accepted: {settings}")?,

@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod describe;
 mod new;
 mod run;
 
@@ -11,11 +12,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use safelmm_plugins::bundled::{all, bundled};
 use safelmm_plugins::host::{
-    Component, Limits, LoadError, Observer, Reported, Sandbox, SandboxError, SandboxLimits, Vocabulary, WasmSettings,
+    Component, Limits, LoadError, Observer, Reported, SECTION, Sandbox, SandboxError, SandboxLimits, Vocabulary,
+    WasmSettings,
 };
 use safelmm_plugins::{Hook, RequestContext};
 
-pub use args::{CheckArgs, ComponentArgs, Language, NewArgs, PluginCommand, RunArgs};
+pub use args::{CheckArgs, ComponentArgs, DescribeArgs, Language, NewArgs, PluginCommand, RunArgs};
 
 use crate::config::{PluginConfig, Source};
 use crate::demo;
@@ -41,6 +43,12 @@ pub enum PluginFailure {
     /// The settings are not JSON.
     #[error("--settings is not JSON: {0}")]
     SettingsJson(serde_json::Error),
+    /// A component that says nothing of itself without being asked.
+    #[error("{0}: it has no section '{SECTION}': `safelmm plugin describe FILE --write` asks it and writes one")]
+    NoSection(Source),
+    /// A component that cannot be written.
+    #[error("{0} is a part of this program: only a file can be written")]
+    NoFile(Source),
     /// A check went wrong; what, was told.
     #[error("{0} of the checks failed")]
     Checks(usize),
@@ -70,6 +78,7 @@ pub fn plugin(command: PluginCommand) -> Result<(), PluginFailure> {
     match command {
         PluginCommand::New(args) => new::new(&args),
         PluginCommand::Check(args) => check::check(&args),
+        PluginCommand::Describe(args) => describe::describe(&args),
         PluginCommand::Run(args) => run::run(&args),
         PluginCommand::List => list(),
     }
@@ -104,9 +113,14 @@ struct Opened {
 
 impl Opened {
     fn new(args: &ComponentArgs) -> Result<Self, PluginFailure> {
-        let default = Limits { memory_bytes: 256 << 20, ..Limits::default() };
-        let limits = Limits { fuel: args.fuel.unwrap_or(default.fuel), ..default };
-        Ok(Opened { sandbox: sandbox()?, source: Source::from(&args.source[..]), limits })
+        let opened = Opened::of(&args.source)?;
+        let limits = Limits { fuel: args.fuel.unwrap_or(opened.limits.fuel), ..opened.limits };
+        Ok(Opened { limits, ..opened })
+    }
+
+    fn of(source: &str) -> Result<Self, PluginFailure> {
+        let limits = Limits { memory_bytes: 256 << 20, ..Limits::default() };
+        Ok(Opened { sandbox: sandbox()?, source: Source::from(source), limits })
     }
 
     fn bytes(&self) -> Result<Vec<u8>, PluginFailure> {
@@ -122,7 +136,11 @@ impl Opened {
 
     /// The component, which gets whatever it asks for.
     fn component(&self) -> Result<Component, PluginFailure> {
-        let loaded = Component::load(&self.sandbox, "plugin", &self.bytes()?, None, &self.limits, Some(vocabulary()));
+        self.component_of(&self.bytes()?)
+    }
+
+    fn component_of(&self, bytes: &[u8]) -> Result<Component, PluginFailure> {
+        let loaded = Component::load(&self.sandbox, "plugin", bytes, None, &self.limits, Some(vocabulary()));
         loaded.map_err(|error| self.failed(error))
     }
 

@@ -1,6 +1,6 @@
 // A safety policy for SafeLMM: prompts with an excluded word are refused, and in answers it is masked.
 //
-// The contract is wit/policy.wit. An enum is a string, a variant is { tag, val }, an option that is none is undefined.
+// The contract is wit/policy.wit. An enum is a string, a variant is { tag, val }, an option that is none is undefined or null.
 
 const CATEGORY = "excluded-word";
 
@@ -93,7 +93,7 @@ class Session {
       rest = rest.slice(found.at + found.word.length);
     }
     // The last call has the sources of the answer: nothing follows, and nothing can be held.
-    const hold = sources === undefined ? begun(rest) : 0;
+    const hold = sources == null ? begun(rest) : 0;
     if (findings.length) return { tag: "replace", val: { text: out + rest, hold, findings } };
     return hold ? { tag: "hold", val: hold } : { tag: "pass" };
   }

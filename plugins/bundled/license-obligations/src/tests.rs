@@ -46,6 +46,43 @@ fn a_notice_is_the_same_however_the_answer_is_cut() {
     }
 }
 
+/// Every set of obligations, in every language, one to sixteen sources to an answer: which works are named, and with what.
+#[test]
+fn precision_and_recall() {
+    const ALL: [Obligation; 4] =
+        [Obligation::Attribution, Obligation::ShareAlike, Obligation::NonCommercial, Obligation::NoDerivatives];
+    let source = |set: usize| Document {
+        obligations: ALL.into_iter().enumerate().filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, o)| o).collect(),
+        ..Document::new(&format!("d{set}"), &format!("Work {set}."), "A. Author", &format!("License {set}."), "")
+    };
+    let (mut right, mut wrong, mut missed) = (0, 0, 0);
+    for phrases in &phrases::PHRASES {
+        for count in 1..=16 {
+            let sources: Vec<Document> = (0..count).map(|i| source((i * 7 + count) % 16)).collect();
+            let text = answered("", Some(phrases.0), &["Yes."], &sources).text;
+            let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("- ")).collect();
+            for source in &sources {
+                let asked: Vec<&str> = source.obligations.iter().map(|o| phrases::name(phrases, *o)).collect();
+                let parts = [&source.title[..], &source.author, &source.license].map(str::to_owned);
+                let line = lines.iter().find(|line| line.contains(&source.title));
+                let is_whole = |line: &&&str| {
+                    parts.iter().all(|part| line.contains(part)) && line.ends_with(&format!("({})", asked.join(", ")))
+                };
+                match (source.obligations.is_empty(), line) {
+                    (true, None) => {}
+                    (true, Some(_)) => wrong += 1,
+                    (false, line) if line.as_ref().is_some_and(is_whole) => right += 1,
+                    (false, _) => missed += 1,
+                }
+            }
+            wrong += lines.len().saturating_sub(sources.len());
+        }
+    }
+    println!("{right} works named as they ask, {missed} not, {wrong} named that ask for nothing");
+    assert_eq!((wrong, missed), (0, 0));
+    assert!(right > 3000);
+}
+
 #[test]
 fn every_language_has_its_own_words() {
     let mut seen = std::collections::BTreeSet::new();

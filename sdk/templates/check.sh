@@ -42,7 +42,7 @@ for language in "${languages[@]}"; do
         have cargo || { skip rust "there is no cargo"; continue; }
         rustc=$("$sdk/toolchain.sh") || { skip rust "there is no compiler for wasm32"; continue; }
         cd "$(project rust)"
-        RUSTC=$rustc cargo build -q --release --target wasm32-unknown-unknown
+        RUSTC=$rustc CARGO_TARGET_DIR=target cargo build -q --release --target wasm32-unknown-unknown
         cp target/wasm32-unknown-unknown/release/example_rust.wasm "$out/example-rust.wasm"
         ;;
     js)

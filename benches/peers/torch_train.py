@@ -58,6 +58,7 @@ optimizer = torch.optim.AdamW(
     weights.values(), lr=shape["learning_rate"], betas=(0.9, 0.95), eps=1e-8, weight_decay=0.0, fused=True
 )
 forward = torch.compile(loss) if mode == "compile" else loss
+print("ready", flush=True)
 for _ in sys.stdin:
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)

@@ -80,7 +80,7 @@ impl Server {
     }
 }
 
-/// A script that measures itself: a line in, a line with a number out.
+/// A script that measures itself: a line in, a line with numbers out.
 pub struct Script {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -107,8 +107,20 @@ impl Script {
     /// # Errors
     /// When it fails.
     pub fn ask(&mut self, words: &str) -> Result<f64> {
+        let [number] = self.ask_numbers(words)?;
+        Ok(number)
+    }
+
+    /// As [`Self::ask`], of a script that measures several things at once.
+    ///
+    /// # Errors
+    /// When it fails, or answers with another number of numbers.
+    pub fn ask_numbers<const N: usize>(&mut self, words: &str) -> Result<[f64; N]> {
         writeln!(self.input, "{words}")?;
-        self.line()?.trim().parse().with_context(|| format!("no number came for {words:?}"))
+        let line = self.line()?;
+        let numbers: Option<Vec<f64>> = line.split_whitespace().map(|number| number.parse().ok()).collect();
+        let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
+        numbers.with_context(|| format!("expected {N} numbers for {words:?}, found {line:?}"))
     }
 
     fn line(&mut self) -> Result<String> {

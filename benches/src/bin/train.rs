@@ -4,15 +4,14 @@
 //! `cargo run --release -p safelmm-benches --bin train -- --python PATH`, with a Python that has torch, numpy and safetensors.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::Device;
 use clap::Parser;
 use safelmm_benches::median;
+use safelmm_benches::process::Script;
 use safelmm_model::config::{Family, QkNorm, Rope, RopeScaling};
 use safelmm_model::{Config, Decoder};
 use safelmm_trainer::backward::{Batch, Options};
@@ -33,7 +32,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The losses of two programs may drift apart by this much, in nats.
 const DRIFT: f64 = 2e-3;
-const LEARNING_RATE: f64 = 3e-4;
 /// AdamW without decay, a clipping that never happens, no z-loss.
 const TRAIN: &str = "steps = 1000
 batch_tokens = 4096
@@ -82,10 +80,11 @@ fn measure(args: &Args) -> Result<()> {
     let mut ours = Ours::new(args)?;
     let folder = tempfile::tempdir()?;
     ours.write(folder.path())?;
-    let mut peers = Vec::new();
+    let (mut peers, count) = (Vec::new(), threads.to_string());
     if let Some(python) = &args.python {
         for mode in ["eager", "compile"].into_iter().take(1 + usize::from(args.compile)) {
-            peers.push((mode, Peer::start(python, folder.path(), threads, mode)?, Vec::new(), 0.0));
+            let arguments = [folder.path().as_os_str(), count.as_ref(), mode.as_ref()];
+            peers.push((mode, Script::start(python, "torch_train.py", &arguments)?, Vec::new(), 0.0));
         }
     }
     let tokens = (args.batch * args.context) as f64;
@@ -94,7 +93,7 @@ fn measure(args: &Args) -> Result<()> {
         let (loss, took) = ours.update()?;
         let mut losses = vec![loss];
         for (_, peer, times, memory) in &mut peers {
-            let [loss, took, bytes] = peer.update()?;
+            let [loss, took, bytes] = peer.ask_numbers("update")?;
             losses.push(loss);
             // The first updates warm up.
             if round >= 2 {
@@ -187,7 +186,7 @@ impl Ours {
         let Config { n_layers, n_heads, head_dim, rms_norm_eps, max_position_embeddings, .. } = self.config;
         let shape = json!({
             "layers": n_layers, "heads": n_heads, "head_dim": head_dim, "eps": rms_norm_eps, "theta": self.config.rope.theta,
-            "context": max_position_embeddings, "learning_rate": LEARNING_RATE,
+            "context": max_position_embeddings, "learning_rate": self.train.learning_rate,
         });
         fs::write(folder.join("shape.json"), shape.to_string())?;
         let rows = self.batch.inputs.iter().zip(&self.batch.targets);
@@ -205,45 +204,8 @@ impl Ours {
         let losses = gradients.sum(mesh, 1, |sums| stage.run(std::slice::from_ref(batch), sums, None))?;
         let loss = losses.first().context("an update without a loss")?;
         let mean = 1.0 / loss.targets as f64;
-        let settings = Settings { gradient_scale: mean as f32, learning_rate: LEARNING_RATE, train, groups };
+        let settings = Settings { gradient_scale: mean as f32, learning_rate: train.learning_rate, train, groups };
         optimizer.step(parameters, gradients.buckets(), gradients.sums(), &settings)?;
         Ok((loss.nll * mean, begun.elapsed().as_secs_f64()))
-    }
-}
-
-/// PyTorch, waiting for updates to make.
-struct Peer {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
-
-impl Peer {
-    fn start(python: &Path, folder: &Path, threads: usize, mode: &str) -> Result<Peer> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_train.py");
-        let mut command = Command::new(python);
-        command.arg(script).arg(folder).arg(threads.to_string()).arg(mode);
-        let mut process =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start --python")?;
-        let input = process.stdin.take().context("no input")?;
-        let output = BufReader::new(process.stdout.take().context("no output")?);
-        Ok(Peer { process, input, output })
-    }
-
-    /// Loss, seconds, and bytes of memory at most.
-    fn update(&mut self) -> Result<[f64; 3]> {
-        writeln!(self.input)?;
-        let mut line = String::new();
-        self.output.read_line(&mut line)?;
-        let numbers: Vec<f64> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        numbers.try_into().map_err(|_| anyhow::anyhow!("PyTorch ended, or said {line:?}"))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.process.kill());
-        drop(self.process.wait());
     }
 }

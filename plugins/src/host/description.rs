@@ -92,24 +92,24 @@ impl Description {
         push_length(&mut payload, SECTION.len());
         payload.extend(SECTION.as_bytes());
         payload.extend(contents);
-        let mut written = without(component)?;
+        let mut written = Self::erase(component)?;
         written.push(CUSTOM);
         push_length(&mut written, payload.len());
         written.extend(payload);
         Ok(written)
     }
-}
 
-/// The component without the section.
-///
-/// # Errors
-/// [`DescriptionError`].
-pub fn without(component: &[u8]) -> Result<Vec<u8>, DescriptionError> {
-    let mut kept = PREAMBLE.to_vec();
-    for section in sections(component)?.iter().filter(|section| !section.is_ours()) {
-        kept.extend(&component[section.range.clone()]);
+    /// The component without the section.
+    ///
+    /// # Errors
+    /// [`DescriptionError`].
+    pub fn erase(component: &[u8]) -> Result<Vec<u8>, DescriptionError> {
+        let mut kept = PREAMBLE.to_vec();
+        for section in sections(component)?.iter().filter(|section| !section.is_ours()) {
+            kept.extend(&component[section.range.clone()]);
+        }
+        Ok(kept)
     }
-    Ok(kept)
 }
 
 /// A section of a component; those of what is nested in it belong to its contents.
@@ -201,7 +201,7 @@ mod tests {
                 written = description(summary).write(&written).unwrap();
                 prop_assert_eq!(Description::read(&written).unwrap(), Some(description(summary)));
             }
-            prop_assert_eq!(without(&written).unwrap(), component);
+            prop_assert_eq!(Description::erase(&written).unwrap(), component);
         }
 
         #[test]

@@ -32,7 +32,7 @@ mod wasm;
 mod cache;
 
 pub use component::{Component, LoadError};
-pub use description::{Description, DescriptionError, SECTION, without};
+pub use description::{Description, DescriptionError, SECTION};
 pub use failure::{Failure, OnError, POLICY_FAILURE};
 pub use limits::{Limits, SandboxLimits};
 pub use sandbox::{Sandbox, SandboxError};

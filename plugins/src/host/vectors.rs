@@ -85,11 +85,18 @@ impl Component {
             .into_iter()
             .map(|vector| {
                 let settings = vector.settings.clone().unwrap_or_else(|| default.clone());
-                let instance = instances.remove(&settings).map_or_else(|| self.vector_instance(&settings), Ok);
+                let instance = instances.remove(&settings).map_or_else(
+                    || {
+                        // One beside that of the defaults: there is room for few, and settings are as many as vectors.
+                        instances.retain(|settings, _| *settings == default);
+                        self.vector_instance(&settings)
+                    },
+                    Ok,
+                );
                 let (name, mut fuel) = (vector.name.clone(), 0);
                 let wrong = match instance {
                     Err(wrong) => Some(wrong),
-                    Ok(mut instance) => match self.ask(&mut instance, vector.probe.clone(), &checker, &mut fuel) {
+                    Ok(mut instance) => match self.ask(&mut instance, &vector, &checker, &mut fuel) {
                         Ok(said) => {
                             // A failed one is not kept.
                             instances.insert(settings, instance);
@@ -113,13 +120,13 @@ impl Component {
     fn ask(
         &self,
         instance: &mut Instance,
-        probe: wit::Probe,
+        vector: &wit::Vector,
         checker: &Answers,
         fuel: &mut u64,
     ) -> Result<Said, Failure> {
         let limits = *self.limits();
         let request = answers::request(&example());
-        match probe {
+        match vector.probe.clone() {
             wit::Probe::ScreenPrompt(text) => {
                 let called = instance.call(&limits, limits.fuel_for(text.len()), |policy, store| {
                     policy.safelmm_policy_texts().call_screen_prompt(store, &request, &text)
@@ -129,7 +136,7 @@ impl Component {
             }
             wit::Probe::ReviewResponse(text) => {
                 let called = instance.call(&limits, limits.fuel_for(text.len()), |policy, store| {
-                    policy.safelmm_policy_texts().call_review_response(store, &request, &text, &[])
+                    policy.safelmm_policy_texts().call_review_response(store, &request, &text, &vector.sources)
                 });
                 *fuel += called.fuel;
                 Ok(Said::judged(checker.judgement(called.answer?, &text)?, text))
@@ -144,15 +151,17 @@ impl Component {
                 let verdict = verdict.ok_or_else(|| Failure::Answer("no verdict on a passage".to_owned()))?;
                 Ok(Said::judged(checker.judgement(verdict, &text)?, text))
             }
-            wit::Probe::InspectStream(pieces) => self.stream(instance, pieces, checker, fuel, &request),
+            wit::Probe::InspectStream(pieces) => {
+                self.stream(instance, (pieces, &vector.sources), checker, fuel, &request)
+            }
         }
     }
 
-    /// The answer in its pieces, as a stream is inspected.
+    /// The answer in its pieces, as a stream is inspected, and the documents that had a part in it.
     fn stream(
         &self,
         instance: &mut Instance,
-        pieces: Vec<String>,
+        (pieces, sources): (Vec<String>, &[wit::Document]),
         checker: &Answers,
         fuel: &mut u64,
         request: &wit::Request,
@@ -169,7 +178,7 @@ impl Component {
         for (piece, last) in pieces.chain([(String::new(), true)]) {
             pending += &piece;
             let called = instance.call(&limits, limits.fuel_for(pending.len()), |policy, store| {
-                let sources = last.then_some(&[][..]);
+                let sources = last.then_some(sources);
                 policy.safelmm_policy_generation().session().call_inspect_stream(store, session, &pending, sources)
             });
             *fuel += called.fuel;

@@ -160,7 +160,8 @@ impl Guest {
     /// One golden vector: a prompt and what is expected (0 allow, 1 flag, 2 rewrite, 3 deny, 4 abstain).
     pub fn vector(&mut self, name: &str, prompt: &str, expected: u8) {
         let (name, prompt) = (self.string(name), self.string(prompt));
-        // name, settings: none, probe: variant (its largest case, a passage, decides its size), expected, category, text
+        // name, settings: none, probe: variant (its largest case, a passage, decides its size), expected, category, text,
+        // sources
         let mut record = Vec::new();
         let mut put = |words: &[u32]| record.extend(words.iter().flat_map(|word| word.to_le_bytes()));
         put(&[name[0], name[1], 0, 0, 0]);
@@ -170,7 +171,7 @@ impl Guest {
         put(&[0; 19]);
         record.extend([expected, 0, 0, 0]);
         let mut put = |words: &[u32]| record.extend(words.iter().flat_map(|word| word.to_le_bytes()));
-        put(&[0, 0, 0, 0, 0, 0]);
+        put(&[0, 0, 0, 0, 0, 0, 0, 0]);
         let at = self.bytes(&record);
         let list = self.words(&[at, 1]);
         self.vectors = Some(format!("i32.const {list}"));

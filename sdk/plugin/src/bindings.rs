@@ -711,10 +711,12 @@ pub mod safelmm {
         pub category: ::core::option::Option<_rt::String>,
         /// The text that must come out.
         pub text: ::core::option::Option<_rt::String>,
+        /// The documents that had a part in the answer, where an answer is asked about.
+        pub sources: _rt::Vec::<Document>,
       }
       impl ::core::fmt::Debug for Vector {
         fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
-          f.debug_struct("Vector").field("name", &self.name).field("settings", &self.settings).field("probe", &self.probe).field("expected", &self.expected).field("category", &self.category).field("text", &self.text).finish()
+          f.debug_struct("Vector").field("name", &self.name).field("settings", &self.settings).field("probe", &self.probe).field("expected", &self.expected).field("category", &self.category).field("text", &self.text).field("sources", &self.sources).finish()
         }
       }
       #[derive(Clone, PartialEq)]
@@ -976,14 +978,14 @@ pub mod exports {
       T_::vectors()
     };
     let ptr1 = (&raw mut _RET_AREA.0).cast::<u8>();
-    let vec23 = result0;
-    let len23 = vec23.len();
-    let layout23 = _rt::alloc::Layout::from_size_align(vec23.len() * (34*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-    let (result23, _cleanup23) = ::wit_bindgen::rt::Cleanup::new(layout23);if let Some(cleanup) = _cleanup23 { cleanup.forget(); }
-    for (i, e) in vec23.into_iter().enumerate() {
-      let base = result23.add(i * (34*::core::mem::size_of::<*const u8>()));
+    let vec33 = result0;
+    let len33 = vec33.len();
+    let layout33 = _rt::alloc::Layout::from_size_align(vec33.len() * (36*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+    let (result33, _cleanup33) = ::wit_bindgen::rt::Cleanup::new(layout33);if let Some(cleanup) = _cleanup33 { cleanup.forget(); }
+    for (i, e) in vec33.into_iter().enumerate() {
+      let base = result33.add(i * (36*::core::mem::size_of::<*const u8>()));
       {
-        let super::super::super::super::safelmm::policy::types::Vector{ name:name2, settings:settings2, probe:probe2, expected:expected2, category:category2, text:text2, } = e;
+        let super::super::super::super::safelmm::policy::types::Vector{ name:name2, settings:settings2, probe:probe2, expected:expected2, category:category2, text:text2, sources:sources2, } = e;
         let vec3 = (name2.into_bytes()).into_boxed_slice();
         let ptr3 = vec3.as_ptr().cast::<u8>();
         let len3 = vec3.len();
@@ -1162,322 +1164,496 @@ pub mod exports {
               *base.add(31*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
             }
           },
-        };}
-      }
-      *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len23;
-      *ptr1.add(0).cast::<*mut u8>() = result23;
-      ptr1
-    } }
-    #[doc(hidden)]
-    #[allow(non_snake_case)]
-    pub unsafe fn __post_return_vectors<T_: Guest>(arg0: *mut u8,) { unsafe {
-      let l0 = *arg0.add(0).cast::<*mut u8>();
-      let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-      let base43 = l0;
-      let len43 = l1;
-      for i in 0..len43 {
-        let base = base43.add(i * (34*::core::mem::size_of::<*const u8>()));
-        {
-          let l2 = *base.add(0).cast::<*mut u8>();
-          let l3 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-          _rt::cabi_dealloc(l2, l3, 1);
-          let l4 = i32::from(*base.add(2*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          match l4 {
-            0 => (),
-            _ => {
-              let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l6 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l5, l6, 1);
-            },
-          }
-          let l7 = i32::from(*base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          match l7 {
-            0 => {
-              let l8 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l9 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l8, l9, 1);
-            },
-            1 => {
-              let l10 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l11 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l10, l11, 1);
-              let l12 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l13 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l12, l13, 1);
-              let l14 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l15 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l14, l15, 1);
-              let l16 = *base.add(12*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l17 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l16, l17, 1);
-              let l18 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l19 = *base.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l18, l19, 1);
-              let l20 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l21 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l20, l21, 1);
-              let l22 = i32::from(*base.add(18*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              match l22 {
-                0 => (),
-                _ => {
-                  let l23 = *base.add(19*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l24 = *base.add(20*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l23, l24, 1);
-                },
-              }
-              let l25 = *base.add(22*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l26 = *base.add(23*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base27 = l25;
-              let len27 = l26;
-              _rt::cabi_dealloc(base27, len27 * 1, 1);
-              let l28 = *base.add(25*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l29 = *base.add(26*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l28, l29, 1);
-            },
-            2 => {
-              let l30 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l31 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base34 = l30;
-              let len34 = l31;
-              for i in 0..len34 {
-                let base = base34.add(i * (2*::core::mem::size_of::<*const u8>()));
-                {
-                  let l32 = *base.add(0).cast::<*mut u8>();
-                  let l33 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l32, l33, 1);
-                }
-              }
-              _rt::cabi_dealloc(base34, len34 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-            },
-            _ => {
-              let l35 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l36 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l35, l36, 1);
-            },
-          }
-          let l37 = i32::from(*base.add(28*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          match l37 {
-            0 => (),
-            _ => {
-              let l38 = *base.add(29*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l39 = *base.add(30*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l38, l39, 1);
-            },
-          }
-          let l40 = i32::from(*base.add(31*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          match l40 {
-            0 => (),
-            _ => {
-              let l41 = *base.add(32*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l42 = *base.add(33*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l41, l42, 1);
-            },
-          }
-        }
-      }
-      _rt::cabi_dealloc(base43, len43 * (34*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-    } }
-    pub trait Guest {
-      #[allow(async_fn_in_trait)]
-      fn describe() -> Description;
-      /// Settings as JSON. A policy is configured once, before its first hook is called.
-      #[allow(async_fn_in_trait)]
-      fn configure(settings: _rt::String,) -> ::core::result::Result<(),_rt::Vec::<SettingError>>;
-      #[allow(async_fn_in_trait)]
-      fn vectors() -> _rt::Vec::<Vector>;
-    }
-    #[doc(hidden)]
-    #[macro_export]
-    macro_rules! __export_safelmm_policy_meta_1_0_0_cabi{
-      ($ty:ident with_types_in $($path_to_types:tt)*) => (const _: () = {
-
-        #[unsafe(export_name = "safelmm:policy/meta@1.0.0#describe")]
-        unsafe extern "C" fn export_describe() -> *mut u8 {
-          unsafe { $($path_to_types)*::_export_describe_cabi::<$ty>() }
-        }
-        #[unsafe(export_name = "cabi_post_safelmm:policy/meta@1.0.0#describe")]
-        unsafe extern "C" fn _post_return_describe(arg0: *mut u8,) {
-          unsafe { $($path_to_types)*::__post_return_describe::<$ty>(arg0) }
-        }
-        #[unsafe(export_name = "safelmm:policy/meta@1.0.0#configure")]
-        unsafe extern "C" fn export_configure(arg0: *mut u8,arg1: usize,) -> *mut u8 {
-          unsafe { $($path_to_types)*::_export_configure_cabi::<$ty>(arg0, arg1) }
-        }
-        #[unsafe(export_name = "cabi_post_safelmm:policy/meta@1.0.0#configure")]
-        unsafe extern "C" fn _post_return_configure(arg0: *mut u8,) {
-          unsafe { $($path_to_types)*::__post_return_configure::<$ty>(arg0) }
-        }
-        #[unsafe(export_name = "safelmm:policy/meta@1.0.0#vectors")]
-        unsafe extern "C" fn export_vectors() -> *mut u8 {
-          unsafe { $($path_to_types)*::_export_vectors_cabi::<$ty>() }
-        }
-        #[unsafe(export_name = "cabi_post_safelmm:policy/meta@1.0.0#vectors")]
-        unsafe extern "C" fn _post_return_vectors(arg0: *mut u8,) {
-          unsafe { $($path_to_types)*::__post_return_vectors::<$ty>(arg0) }
-        }
-      };);
-    }
-    #[doc(hidden)]
-    pub use __export_safelmm_policy_meta_1_0_0_cabi;
-
-    #[cfg_attr(target_pointer_width="64", repr(align(8)))]
-    #[cfg_attr(target_pointer_width="32", repr(align(4)))]
-    struct _RetArea([::core::mem::MaybeUninit::<u8>; 16*::core::mem::size_of::<*const u8>()]);
-    static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 16*::core::mem::size_of::<*const u8>()]);
-
-  }
-
-  /// Hooks about whole texts. A call knows nothing of earlier ones.
-  #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
-  pub mod texts {
-    #[used]
-    #[doc(hidden)]
-    static __FORCE_SECTION_REF: fn() =
-    super::super::super::super::__link_custom_section_describing_imports;
-    
-    use super::super::super::super::_rt;
-    pub type Request = super::super::super::super::safelmm::policy::types::Request;
-    pub type Verdict = super::super::super::super::safelmm::policy::types::Verdict;
-    pub type Passage = super::super::super::super::safelmm::policy::types::Passage;
-    pub type Document = super::super::super::super::safelmm::policy::types::Document;
-    #[doc(hidden)]
-    #[allow(non_snake_case, unused_unsafe)]
-    pub unsafe fn _export_screen_prompt_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-    _rt::run_ctors_once();let result28 = {
-      let l0 = *arg0.add(0).cast::<*mut u8>();
-      let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-      let len2 = l1;
-      let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
-      let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-      let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-      let len5 = l4;
-      let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
-      let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-      let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-      let len8 = l7;
-      let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
-      let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
-      let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-      let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-      let len27 = l26;
-      let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
-      T_::screen_prompt(super::super::super::super::safelmm::policy::types::Request{
-        id: _rt::string_lift(bytes2),
-        route: _rt::string_lift(bytes5),
-        model: _rt::string_lift(bytes8),
-        key_id: match l9 {
-          0 => None,
-          1 => {
-            let e = {
-              let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len12 = l11;
-              let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
-
-              _rt::string_lift(bytes12)
-            };
-            Some(e)
-          }
-          _ => _rt::invalid_enum_discriminant(),
-        },
-        key_name: match l13 {
-          0 => None,
-          1 => {
-            let e = {
-              let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len16 = l15;
-              let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
-
-              _rt::string_lift(bytes16)
-            };
-            Some(e)
-          }
-          _ => _rt::invalid_enum_discriminant(),
-        },
-        rating: match l17 {
-          0 => None,
-          1 => {
-            let e = {
-              let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-              super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
-            };
-            Some(e)
-          }
-          _ => _rt::invalid_enum_discriminant(),
-        },
-        declared_use: match l19 {
-          0 => None,
-          1 => {
-            let e = {
-              let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-              super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
-            };
-            Some(e)
-          }
-          _ => _rt::invalid_enum_discriminant(),
-        },
-        language: match l21 {
-          0 => None,
-          1 => {
-            let e = {
-              let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len24 = l23;
-              let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
-
-              _rt::string_lift(bytes24)
-            };
-            Some(e)
-          }
-          _ => _rt::invalid_enum_discriminant(),
-        },
-      }, _rt::string_lift(bytes27))
-    };
-    _rt::cabi_dealloc(arg0, 18*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
-    let ptr29 = (&raw mut _RET_AREA.0).cast::<u8>();
-    use super::super::super::super::safelmm::policy::types::Verdict as V47;
-    match result28 {
-      V47::Allow=> {
-        {
-          *ptr29.add(0).cast::<u8>() = (0i32) as u8;
-        }
-      }
-      V47::Flag(e) => {
-        *ptr29.add(0).cast::<u8>() = (1i32) as u8;
-        let vec34 = e;
-        let len34 = vec34.len();
-        let layout34 = _rt::alloc::Layout::from_size_align(vec34.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-        let (result34, _cleanup34) = ::wit_bindgen::rt::Cleanup::new(layout34);if let Some(cleanup) = _cleanup34 { cleanup.forget(); }
-        for (i, e) in vec34.into_iter().enumerate() {
-          let base = result34.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+        };let vec32 = sources2;
+        let len32 = vec32.len();
+        let layout32 = _rt::alloc::Layout::from_size_align(vec32.len() * (18*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+        let (result32, _cleanup32) = ::wit_bindgen::rt::Cleanup::new(layout32);if let Some(cleanup) = _cleanup32 { cleanup.forget(); }
+        for (i, e) in vec32.into_iter().enumerate() {
+          let base = result32.add(i * (18*::core::mem::size_of::<*const u8>()));
           {
-            let super::super::super::super::safelmm::policy::types::Finding{ category:category30, score:score30, reason:reason30, where_:where_30, } = e;
-            let vec31 = (category30.into_bytes()).into_boxed_slice();
-            let ptr31 = vec31.as_ptr().cast::<u8>();
+            let super::super::super::super::safelmm::policy::types::Document{ id:id23, store:store23, title:title23, author:author23, license:license23, url:url23, language:language23, rating:rating23, obligations:obligations23, } = e;
+            let vec24 = (id23.into_bytes()).into_boxed_slice();
+            let ptr24 = vec24.as_ptr().cast::<u8>();
+            let len24 = vec24.len();
+            ::core::mem::forget(vec24);
+            *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len24;
+            *base.add(0).cast::<*mut u8>() = ptr24.cast_mut();
+            let vec25 = (store23.into_bytes()).into_boxed_slice();
+            let ptr25 = vec25.as_ptr().cast::<u8>();
+            let len25 = vec25.len();
+            ::core::mem::forget(vec25);
+            *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>() = len25;
+            *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr25.cast_mut();
+            let vec26 = (title23.into_bytes()).into_boxed_slice();
+            let ptr26 = vec26.as_ptr().cast::<u8>();
+            let len26 = vec26.len();
+            ::core::mem::forget(vec26);
+            *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>() = len26;
+            *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr26.cast_mut();
+            let vec27 = (author23.into_bytes()).into_boxed_slice();
+            let ptr27 = vec27.as_ptr().cast::<u8>();
+            let len27 = vec27.len();
+            ::core::mem::forget(vec27);
+            *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>() = len27;
+            *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr27.cast_mut();
+            let vec28 = (license23.into_bytes()).into_boxed_slice();
+            let ptr28 = vec28.as_ptr().cast::<u8>();
+            let len28 = vec28.len();
+            ::core::mem::forget(vec28);
+            *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>() = len28;
+            *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr28.cast_mut();
+            let vec29 = (url23.into_bytes()).into_boxed_slice();
+            let ptr29 = vec29.as_ptr().cast::<u8>();
+            let len29 = vec29.len();
+            ::core::mem::forget(vec29);
+            *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>() = len29;
+            *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr29.cast_mut();
+            match language23 {
+              Some(e) => {
+                *base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                let vec30 = (e.into_bytes()).into_boxed_slice();
+                let ptr30 = vec30.as_ptr().cast::<u8>();
+                let len30 = vec30.len();
+                ::core::mem::forget(vec30);
+                *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>() = len30;
+                *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr30.cast_mut();
+              },
+              None => {
+                {
+                  *base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                }
+              },
+            };match rating23 {
+              Some(e) => {
+                *base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                *base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>() = (e.clone() as i32) as u8;
+              },
+              None => {
+                {
+                  *base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                }
+              },
+            };let vec31 = obligations23;
             let len31 = vec31.len();
-            ::core::mem::forget(vec31);
-            *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len31;
-            *base.add(0).cast::<*mut u8>() = ptr31.cast_mut();
-            *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score30);
-            let vec32 = (reason30.into_bytes()).into_boxed_slice();
-            let ptr32 = vec32.as_ptr().cast::<u8>();
-            let len32 = vec32.len();
-            ::core::mem::forget(vec32);
-            *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len32;
-            *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr32.cast_mut();
-            match where_30 {
+            let layout31 = _rt::alloc::Layout::from_size_align(vec31.len() * 1, 1).unwrap();
+            let (result31, _cleanup31) = ::wit_bindgen::rt::Cleanup::new(layout31);if let Some(cleanup) = _cleanup31 { cleanup.forget(); }
+            for (i, e) in vec31.into_iter().enumerate() {
+              let base = result31.add(i * 1);
+              {
+                *base.add(0).cast::<u8>() = (e.clone() as i32) as u8;
+              }
+            }
+            *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>() = len31;
+            *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result31;
+          }
+        }
+        *base.add(35*::core::mem::size_of::<*const u8>()).cast::<usize>() = len32;
+        *base.add(34*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result32;
+      }
+    }
+    *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len33;
+    *ptr1.add(0).cast::<*mut u8>() = result33;
+    ptr1
+  } }
+  #[doc(hidden)]
+  #[allow(non_snake_case)]
+  pub unsafe fn __post_return_vectors<T_: Guest>(arg0: *mut u8,) { unsafe {
+    let l0 = *arg0.add(0).cast::<*mut u8>();
+    let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let base64 = l0;
+    let len64 = l1;
+    for i in 0..len64 {
+      let base = base64.add(i * (36*::core::mem::size_of::<*const u8>()));
+      {
+        let l2 = *base.add(0).cast::<*mut u8>();
+        let l3 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+        _rt::cabi_dealloc(l2, l3, 1);
+        let l4 = i32::from(*base.add(2*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        match l4 {
+          0 => (),
+          _ => {
+            let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l6 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l5, l6, 1);
+          },
+        }
+        let l7 = i32::from(*base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        match l7 {
+          0 => {
+            let l8 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l9 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l8, l9, 1);
+          },
+          1 => {
+            let l10 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l11 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l10, l11, 1);
+            let l12 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l13 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l12, l13, 1);
+            let l14 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l15 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l14, l15, 1);
+            let l16 = *base.add(12*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l17 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l16, l17, 1);
+            let l18 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l19 = *base.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l18, l19, 1);
+            let l20 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l21 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l20, l21, 1);
+            let l22 = i32::from(*base.add(18*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            match l22 {
+              0 => (),
+              _ => {
+                let l23 = *base.add(19*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l24 = *base.add(20*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l23, l24, 1);
+              },
+            }
+            let l25 = *base.add(22*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l26 = *base.add(23*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base27 = l25;
+            let len27 = l26;
+            _rt::cabi_dealloc(base27, len27 * 1, 1);
+            let l28 = *base.add(25*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l29 = *base.add(26*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l28, l29, 1);
+          },
+          2 => {
+            let l30 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l31 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base34 = l30;
+            let len34 = l31;
+            for i in 0..len34 {
+              let base = base34.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let l32 = *base.add(0).cast::<*mut u8>();
+                let l33 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l32, l33, 1);
+              }
+            }
+            _rt::cabi_dealloc(base34, len34 * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+          },
+          _ => {
+            let l35 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l36 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l35, l36, 1);
+          },
+        }
+        let l37 = i32::from(*base.add(28*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        match l37 {
+          0 => (),
+          _ => {
+            let l38 = *base.add(29*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l39 = *base.add(30*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l38, l39, 1);
+          },
+        }
+        let l40 = i32::from(*base.add(31*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        match l40 {
+          0 => (),
+          _ => {
+            let l41 = *base.add(32*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l42 = *base.add(33*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l41, l42, 1);
+          },
+        }
+        let l43 = *base.add(34*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+        let l44 = *base.add(35*::core::mem::size_of::<*const u8>()).cast::<usize>();
+        let base63 = l43;
+        let len63 = l44;
+        for i in 0..len63 {
+          let base = base63.add(i * (18*::core::mem::size_of::<*const u8>()));
+          {
+            let l45 = *base.add(0).cast::<*mut u8>();
+            let l46 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l45, l46, 1);
+            let l47 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l48 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l47, l48, 1);
+            let l49 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l50 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l49, l50, 1);
+            let l51 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l52 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l51, l52, 1);
+            let l53 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l54 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l53, l54, 1);
+            let l55 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l56 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l55, l56, 1);
+            let l57 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            match l57 {
+              0 => (),
+              _ => {
+                let l58 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l59 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l58, l59, 1);
+              },
+            }
+            let l60 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l61 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base62 = l60;
+            let len62 = l61;
+            _rt::cabi_dealloc(base62, len62 * 1, 1);
+          }
+        }
+        _rt::cabi_dealloc(base63, len63 * (18*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+      }
+    }
+    _rt::cabi_dealloc(base64, len64 * (36*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+  } }
+  pub trait Guest {
+    #[allow(async_fn_in_trait)]
+    fn describe() -> Description;
+    /// Settings as JSON. A policy is configured once, before its first hook is called.
+    #[allow(async_fn_in_trait)]
+    fn configure(settings: _rt::String,) -> ::core::result::Result<(),_rt::Vec::<SettingError>>;
+    #[allow(async_fn_in_trait)]
+    fn vectors() -> _rt::Vec::<Vector>;
+  }
+  #[doc(hidden)]
+  #[macro_export]
+  macro_rules! __export_safelmm_policy_meta_1_0_0_cabi{
+    ($ty:ident with_types_in $($path_to_types:tt)*) => (const _: () = {
+
+      #[unsafe(export_name = "safelmm:policy/meta@1.0.0#describe")]
+      unsafe extern "C" fn export_describe() -> *mut u8 {
+        unsafe { $($path_to_types)*::_export_describe_cabi::<$ty>() }
+      }
+      #[unsafe(export_name = "cabi_post_safelmm:policy/meta@1.0.0#describe")]
+      unsafe extern "C" fn _post_return_describe(arg0: *mut u8,) {
+        unsafe { $($path_to_types)*::__post_return_describe::<$ty>(arg0) }
+      }
+      #[unsafe(export_name = "safelmm:policy/meta@1.0.0#configure")]
+      unsafe extern "C" fn export_configure(arg0: *mut u8,arg1: usize,) -> *mut u8 {
+        unsafe { $($path_to_types)*::_export_configure_cabi::<$ty>(arg0, arg1) }
+      }
+      #[unsafe(export_name = "cabi_post_safelmm:policy/meta@1.0.0#configure")]
+      unsafe extern "C" fn _post_return_configure(arg0: *mut u8,) {
+        unsafe { $($path_to_types)*::__post_return_configure::<$ty>(arg0) }
+      }
+      #[unsafe(export_name = "safelmm:policy/meta@1.0.0#vectors")]
+      unsafe extern "C" fn export_vectors() -> *mut u8 {
+        unsafe { $($path_to_types)*::_export_vectors_cabi::<$ty>() }
+      }
+      #[unsafe(export_name = "cabi_post_safelmm:policy/meta@1.0.0#vectors")]
+      unsafe extern "C" fn _post_return_vectors(arg0: *mut u8,) {
+        unsafe { $($path_to_types)*::__post_return_vectors::<$ty>(arg0) }
+      }
+    };);
+  }
+  #[doc(hidden)]
+  pub use __export_safelmm_policy_meta_1_0_0_cabi;
+
+  #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+  #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+  struct _RetArea([::core::mem::MaybeUninit::<u8>; 16*::core::mem::size_of::<*const u8>()]);
+  static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 16*::core::mem::size_of::<*const u8>()]);
+
+}
+
+/// Hooks about whole texts. A call knows nothing of earlier ones.
+#[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+pub mod texts {
+  #[used]
+  #[doc(hidden)]
+  static __FORCE_SECTION_REF: fn() =
+  super::super::super::super::__link_custom_section_describing_imports;
+  
+  use super::super::super::super::_rt;
+  pub type Request = super::super::super::super::safelmm::policy::types::Request;
+  pub type Verdict = super::super::super::super::safelmm::policy::types::Verdict;
+  pub type Passage = super::super::super::super::safelmm::policy::types::Passage;
+  pub type Document = super::super::super::super::safelmm::policy::types::Document;
+  #[doc(hidden)]
+  #[allow(non_snake_case, unused_unsafe)]
+  pub unsafe fn _export_screen_prompt_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
+  _rt::run_ctors_once();let result28 = {
+    let l0 = *arg0.add(0).cast::<*mut u8>();
+    let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let len2 = l1;
+    let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+    let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+    let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let len5 = l4;
+    let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+    let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+    let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let len8 = l7;
+    let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+    let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+    let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+    let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+    let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+    let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
+    let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+    let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+    let len27 = l26;
+    let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
+    T_::screen_prompt(super::super::super::super::safelmm::policy::types::Request{
+      id: _rt::string_lift(bytes2),
+      route: _rt::string_lift(bytes5),
+      model: _rt::string_lift(bytes8),
+      key_id: match l9 {
+        0 => None,
+        1 => {
+          let e = {
+            let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len12 = l11;
+            let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
+
+            _rt::string_lift(bytes12)
+          };
+          Some(e)
+        }
+        _ => _rt::invalid_enum_discriminant(),
+      },
+      key_name: match l13 {
+        0 => None,
+        1 => {
+          let e = {
+            let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len16 = l15;
+            let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
+
+            _rt::string_lift(bytes16)
+          };
+          Some(e)
+        }
+        _ => _rt::invalid_enum_discriminant(),
+      },
+      rating: match l17 {
+        0 => None,
+        1 => {
+          let e = {
+            let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+            super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
+          };
+          Some(e)
+        }
+        _ => _rt::invalid_enum_discriminant(),
+      },
+      declared_use: match l19 {
+        0 => None,
+        1 => {
+          let e = {
+            let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+            super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
+          };
+          Some(e)
+        }
+        _ => _rt::invalid_enum_discriminant(),
+      },
+      language: match l21 {
+        0 => None,
+        1 => {
+          let e = {
+            let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len24 = l23;
+            let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
+
+            _rt::string_lift(bytes24)
+          };
+          Some(e)
+        }
+        _ => _rt::invalid_enum_discriminant(),
+      },
+    }, _rt::string_lift(bytes27))
+  };
+  _rt::cabi_dealloc(arg0, 18*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
+  let ptr29 = (&raw mut _RET_AREA.0).cast::<u8>();
+  use super::super::super::super::safelmm::policy::types::Verdict as V47;
+  match result28 {
+    V47::Allow=> {
+      {
+        *ptr29.add(0).cast::<u8>() = (0i32) as u8;
+      }
+    }
+    V47::Flag(e) => {
+      *ptr29.add(0).cast::<u8>() = (1i32) as u8;
+      let vec34 = e;
+      let len34 = vec34.len();
+      let layout34 = _rt::alloc::Layout::from_size_align(vec34.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+      let (result34, _cleanup34) = ::wit_bindgen::rt::Cleanup::new(layout34);if let Some(cleanup) = _cleanup34 { cleanup.forget(); }
+      for (i, e) in vec34.into_iter().enumerate() {
+        let base = result34.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+        {
+          let super::super::super::super::safelmm::policy::types::Finding{ category:category30, score:score30, reason:reason30, where_:where_30, } = e;
+          let vec31 = (category30.into_bytes()).into_boxed_slice();
+          let ptr31 = vec31.as_ptr().cast::<u8>();
+          let len31 = vec31.len();
+          ::core::mem::forget(vec31);
+          *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len31;
+          *base.add(0).cast::<*mut u8>() = ptr31.cast_mut();
+          *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score30);
+          let vec32 = (reason30.into_bytes()).into_boxed_slice();
+          let ptr32 = vec32.as_ptr().cast::<u8>();
+          let len32 = vec32.len();
+          ::core::mem::forget(vec32);
+          *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len32;
+          *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr32.cast_mut();
+          match where_30 {
+            Some(e) => {
+              *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+              let super::super::super::super::safelmm::policy::types::Span{ start:start33, end:end33, } = e;
+              *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start33);
+              *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end33);
+            },
+            None => {
+              {
+                *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+              }
+            },
+          };}
+        }
+        *ptr29.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len34;
+        *ptr29.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result34;
+      },
+      V47::Rewrite(e) => {
+        *ptr29.add(0).cast::<u8>() = (2i32) as u8;
+        let super::super::super::super::safelmm::policy::types::Rewriting{ text:text35, findings:findings35, } = e;
+        let vec36 = (text35.into_bytes()).into_boxed_slice();
+        let ptr36 = vec36.as_ptr().cast::<u8>();
+        let len36 = vec36.len();
+        ::core::mem::forget(vec36);
+        *ptr29.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len36;
+        *ptr29.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr36.cast_mut();
+        let vec41 = findings35;
+        let len41 = vec41.len();
+        let layout41 = _rt::alloc::Layout::from_size_align(vec41.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+        let (result41, _cleanup41) = ::wit_bindgen::rt::Cleanup::new(layout41);if let Some(cleanup) = _cleanup41 { cleanup.forget(); }
+        for (i, e) in vec41.into_iter().enumerate() {
+          let base = result41.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+          {
+            let super::super::super::super::safelmm::policy::types::Finding{ category:category37, score:score37, reason:reason37, where_:where_37, } = e;
+            let vec38 = (category37.into_bytes()).into_boxed_slice();
+            let ptr38 = vec38.as_ptr().cast::<u8>();
+            let len38 = vec38.len();
+            ::core::mem::forget(vec38);
+            *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len38;
+            *base.add(0).cast::<*mut u8>() = ptr38.cast_mut();
+            *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score37);
+            let vec39 = (reason37.into_bytes()).into_boxed_slice();
+            let ptr39 = vec39.as_ptr().cast::<u8>();
+            let len39 = vec39.len();
+            ::core::mem::forget(vec39);
+            *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len39;
+            *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr39.cast_mut();
+            match where_37 {
               Some(e) => {
                 *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                let super::super::super::super::safelmm::policy::types::Span{ start:start33, end:end33, } = e;
-                *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start33);
-                *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end33);
+                let super::super::super::super::safelmm::policy::types::Span{ start:start40, end:end40, } = e;
+                *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start40);
+                *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end40);
               },
               None => {
                 {
@@ -1486,45 +1662,38 @@ pub mod exports {
               },
             };}
           }
-          *ptr29.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len34;
-          *ptr29.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result34;
+          *ptr29.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len41;
+          *ptr29.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result41;
         },
-        V47::Rewrite(e) => {
-          *ptr29.add(0).cast::<u8>() = (2i32) as u8;
-          let super::super::super::super::safelmm::policy::types::Rewriting{ text:text35, findings:findings35, } = e;
-          let vec36 = (text35.into_bytes()).into_boxed_slice();
-          let ptr36 = vec36.as_ptr().cast::<u8>();
-          let len36 = vec36.len();
-          ::core::mem::forget(vec36);
-          *ptr29.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len36;
-          *ptr29.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr36.cast_mut();
-          let vec41 = findings35;
-          let len41 = vec41.len();
-          let layout41 = _rt::alloc::Layout::from_size_align(vec41.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-          let (result41, _cleanup41) = ::wit_bindgen::rt::Cleanup::new(layout41);if let Some(cleanup) = _cleanup41 { cleanup.forget(); }
-          for (i, e) in vec41.into_iter().enumerate() {
-            let base = result41.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+        V47::Deny(e) => {
+          *ptr29.add(0).cast::<u8>() = (3i32) as u8;
+          let vec46 = e;
+          let len46 = vec46.len();
+          let layout46 = _rt::alloc::Layout::from_size_align(vec46.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+          let (result46, _cleanup46) = ::wit_bindgen::rt::Cleanup::new(layout46);if let Some(cleanup) = _cleanup46 { cleanup.forget(); }
+          for (i, e) in vec46.into_iter().enumerate() {
+            let base = result46.add(i * (8+6*::core::mem::size_of::<*const u8>()));
             {
-              let super::super::super::super::safelmm::policy::types::Finding{ category:category37, score:score37, reason:reason37, where_:where_37, } = e;
-              let vec38 = (category37.into_bytes()).into_boxed_slice();
-              let ptr38 = vec38.as_ptr().cast::<u8>();
-              let len38 = vec38.len();
-              ::core::mem::forget(vec38);
-              *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len38;
-              *base.add(0).cast::<*mut u8>() = ptr38.cast_mut();
-              *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score37);
-              let vec39 = (reason37.into_bytes()).into_boxed_slice();
-              let ptr39 = vec39.as_ptr().cast::<u8>();
-              let len39 = vec39.len();
-              ::core::mem::forget(vec39);
-              *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len39;
-              *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr39.cast_mut();
-              match where_37 {
+              let super::super::super::super::safelmm::policy::types::Finding{ category:category42, score:score42, reason:reason42, where_:where_42, } = e;
+              let vec43 = (category42.into_bytes()).into_boxed_slice();
+              let ptr43 = vec43.as_ptr().cast::<u8>();
+              let len43 = vec43.len();
+              ::core::mem::forget(vec43);
+              *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len43;
+              *base.add(0).cast::<*mut u8>() = ptr43.cast_mut();
+              *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score42);
+              let vec44 = (reason42.into_bytes()).into_boxed_slice();
+              let ptr44 = vec44.as_ptr().cast::<u8>();
+              let len44 = vec44.len();
+              ::core::mem::forget(vec44);
+              *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len44;
+              *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr44.cast_mut();
+              match where_42 {
                 Some(e) => {
                   *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                  let super::super::super::super::safelmm::policy::types::Span{ start:start40, end:end40, } = e;
-                  *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start40);
-                  *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end40);
+                  let super::super::super::super::safelmm::policy::types::Span{ start:start45, end:end45, } = e;
+                  *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start45);
+                  *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end45);
                 },
                 None => {
                   {
@@ -1533,1461 +1702,370 @@ pub mod exports {
                 },
               };}
             }
-            *ptr29.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len41;
-            *ptr29.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result41;
+            *ptr29.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len46;
+            *ptr29.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result46;
           },
-          V47::Deny(e) => {
-            *ptr29.add(0).cast::<u8>() = (3i32) as u8;
-            let vec46 = e;
-            let len46 = vec46.len();
-            let layout46 = _rt::alloc::Layout::from_size_align(vec46.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-            let (result46, _cleanup46) = ::wit_bindgen::rt::Cleanup::new(layout46);if let Some(cleanup) = _cleanup46 { cleanup.forget(); }
-            for (i, e) in vec46.into_iter().enumerate() {
-              let base = result46.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-              {
-                let super::super::super::super::safelmm::policy::types::Finding{ category:category42, score:score42, reason:reason42, where_:where_42, } = e;
-                let vec43 = (category42.into_bytes()).into_boxed_slice();
-                let ptr43 = vec43.as_ptr().cast::<u8>();
-                let len43 = vec43.len();
-                ::core::mem::forget(vec43);
-                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len43;
-                *base.add(0).cast::<*mut u8>() = ptr43.cast_mut();
-                *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score42);
-                let vec44 = (reason42.into_bytes()).into_boxed_slice();
-                let ptr44 = vec44.as_ptr().cast::<u8>();
-                let len44 = vec44.len();
-                ::core::mem::forget(vec44);
-                *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len44;
-                *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr44.cast_mut();
-                match where_42 {
-                  Some(e) => {
-                    *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                    let super::super::super::super::safelmm::policy::types::Span{ start:start45, end:end45, } = e;
-                    *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start45);
-                    *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end45);
-                  },
-                  None => {
-                    {
-                      *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                    }
-                  },
-                };}
-              }
-              *ptr29.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len46;
-              *ptr29.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result46;
-            },
-            V47::Abstain=> {
-              {
-                *ptr29.add(0).cast::<u8>() = (4i32) as u8;
-              }
+          V47::Abstain=> {
+            {
+              *ptr29.add(0).cast::<u8>() = (4i32) as u8;
             }
           }
-          ptr29
-        } }
-        #[doc(hidden)]
-        #[allow(non_snake_case)]
-        pub unsafe fn __post_return_screen_prompt<T_: Guest>(arg0: *mut u8,) { unsafe {
-          let l0 = i32::from(*arg0.add(0).cast::<u8>());
-          match l0 {
-            0 => (),
-            1 => {
-              let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l2 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base7 = l1;
-              let len7 = l2;
-              for i in 0..len7 {
-                let base = base7.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                {
-                  let l3 = *base.add(0).cast::<*mut u8>();
-                  let l4 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l3, l4, 1);
-                  let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l6 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l5, l6, 1);
-                }
+        }
+        ptr29
+      } }
+      #[doc(hidden)]
+      #[allow(non_snake_case)]
+      pub unsafe fn __post_return_screen_prompt<T_: Guest>(arg0: *mut u8,) { unsafe {
+        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+        match l0 {
+          0 => (),
+          1 => {
+            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l2 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base7 = l1;
+            let len7 = l2;
+            for i in 0..len7 {
+              let base = base7.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+              {
+                let l3 = *base.add(0).cast::<*mut u8>();
+                let l4 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l3, l4, 1);
+                let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l6 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l5, l6, 1);
               }
-              _rt::cabi_dealloc(base7, len7 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-            },
-            2 => {
-              let l8 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l9 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              _rt::cabi_dealloc(l8, l9, 1);
-              let l10 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l11 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base16 = l10;
-              let len16 = l11;
-              for i in 0..len16 {
-                let base = base16.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                {
-                  let l12 = *base.add(0).cast::<*mut u8>();
-                  let l13 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l12, l13, 1);
-                  let l14 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l15 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l14, l15, 1);
-                }
+            }
+            _rt::cabi_dealloc(base7, len7 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+          },
+          2 => {
+            let l8 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l9 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            _rt::cabi_dealloc(l8, l9, 1);
+            let l10 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l11 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base16 = l10;
+            let len16 = l11;
+            for i in 0..len16 {
+              let base = base16.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+              {
+                let l12 = *base.add(0).cast::<*mut u8>();
+                let l13 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l12, l13, 1);
+                let l14 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l15 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l14, l15, 1);
               }
-              _rt::cabi_dealloc(base16, len16 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-            },
-            3 => {
-              let l17 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l18 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base23 = l17;
-              let len23 = l18;
-              for i in 0..len23 {
-                let base = base23.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                {
-                  let l19 = *base.add(0).cast::<*mut u8>();
-                  let l20 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l19, l20, 1);
-                  let l21 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l22 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  _rt::cabi_dealloc(l21, l22, 1);
-                }
+            }
+            _rt::cabi_dealloc(base16, len16 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+          },
+          3 => {
+            let l17 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l18 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base23 = l17;
+            let len23 = l18;
+            for i in 0..len23 {
+              let base = base23.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+              {
+                let l19 = *base.add(0).cast::<*mut u8>();
+                let l20 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l19, l20, 1);
+                let l21 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l22 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                _rt::cabi_dealloc(l21, l22, 1);
               }
-              _rt::cabi_dealloc(base23, len23 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-            },
-            _ => (),
-          }
-        } }
-        #[doc(hidden)]
-        #[allow(non_snake_case, unused_unsafe)]
-        pub unsafe fn _export_filter_passages_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-        _rt::run_ctors_once();let result60 = {
-          let l0 = *arg0.add(0).cast::<*mut u8>();
-          let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-          let len2 = l1;
-          let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
-          let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-          let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-          let len5 = l4;
-          let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
-          let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-          let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-          let len8 = l7;
-          let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
-          let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
-          let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-          let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-          let base59 = l25;
-          let len59 = l26;
-          let mut result59 = _rt::Vec::with_capacity(len59);
-          for i in 0..len59 {
-            let base = base59.add(i * (21*::core::mem::size_of::<*const u8>()));
-            let e59 = {
-              let l27 = *base.add(0).cast::<*mut u8>();
-              let l28 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len29 = l28;
-              let bytes29 = _rt::Vec::from_raw_parts(l27.cast(), len29, len29);
-              let l30 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l31 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len32 = l31;
-              let bytes32 = _rt::Vec::from_raw_parts(l30.cast(), len32, len32);
-              let l33 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l34 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len35 = l34;
-              let bytes35 = _rt::Vec::from_raw_parts(l33.cast(), len35, len35);
-              let l36 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l37 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len38 = l37;
-              let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
-              let l39 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l40 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len41 = l40;
-              let bytes41 = _rt::Vec::from_raw_parts(l39.cast(), len41, len41);
-              let l42 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l43 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len44 = l43;
-              let bytes44 = _rt::Vec::from_raw_parts(l42.cast(), len44, len44);
-              let l45 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l49 = i32::from(*base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l51 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l52 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base54 = l51;
-              let len54 = l52;
-              let mut result54 = _rt::Vec::with_capacity(len54);
-              for i in 0..len54 {
-                let base = base54.add(i * 1);
-                let e54 = {
-                  let l53 = i32::from(*base.add(0).cast::<u8>());
+            }
+            _rt::cabi_dealloc(base23, len23 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+          },
+          _ => (),
+        }
+      } }
+      #[doc(hidden)]
+      #[allow(non_snake_case, unused_unsafe)]
+      pub unsafe fn _export_filter_passages_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
+      _rt::run_ctors_once();let result60 = {
+        let l0 = *arg0.add(0).cast::<*mut u8>();
+        let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+        let len2 = l1;
+        let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+        let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+        let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+        let len5 = l4;
+        let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+        let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+        let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+        let len8 = l7;
+        let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+        let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
+        let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+        let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+        let base59 = l25;
+        let len59 = l26;
+        let mut result59 = _rt::Vec::with_capacity(len59);
+        for i in 0..len59 {
+          let base = base59.add(i * (21*::core::mem::size_of::<*const u8>()));
+          let e59 = {
+            let l27 = *base.add(0).cast::<*mut u8>();
+            let l28 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len29 = l28;
+            let bytes29 = _rt::Vec::from_raw_parts(l27.cast(), len29, len29);
+            let l30 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l31 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len32 = l31;
+            let bytes32 = _rt::Vec::from_raw_parts(l30.cast(), len32, len32);
+            let l33 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l34 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len35 = l34;
+            let bytes35 = _rt::Vec::from_raw_parts(l33.cast(), len35, len35);
+            let l36 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l37 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len38 = l37;
+            let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
+            let l39 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l40 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len41 = l40;
+            let bytes41 = _rt::Vec::from_raw_parts(l39.cast(), len41, len41);
+            let l42 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l43 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len44 = l43;
+            let bytes44 = _rt::Vec::from_raw_parts(l42.cast(), len44, len44);
+            let l45 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l49 = i32::from(*base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l51 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l52 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base54 = l51;
+            let len54 = l52;
+            let mut result54 = _rt::Vec::with_capacity(len54);
+            for i in 0..len54 {
+              let base = base54.add(i * 1);
+              let e54 = {
+                let l53 = i32::from(*base.add(0).cast::<u8>());
 
-                  super::super::super::super::safelmm::policy::types::Obligation::_lift(l53 as u8)
-                };
-                result54.push(e54);
-              }
-              _rt::cabi_dealloc(base54, len54 * 1, 1);
-              let l55 = *base.add(18*::core::mem::size_of::<*const u8>()).cast::<f32>();
-              let l56 = *base.add(19*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l57 = *base.add(20*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len58 = l57;
-              let bytes58 = _rt::Vec::from_raw_parts(l56.cast(), len58, len58);
-
-              super::super::super::super::safelmm::policy::types::Passage{
-                source: super::super::super::super::safelmm::policy::types::Document{
-                  id: _rt::string_lift(bytes29),
-                  store: _rt::string_lift(bytes32),
-                  title: _rt::string_lift(bytes35),
-                  author: _rt::string_lift(bytes38),
-                  license: _rt::string_lift(bytes41),
-                  url: _rt::string_lift(bytes44),
-                  language: match l45 {
-                    0 => None,
-                    1 => {
-                      let e = {
-                        let l46 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l47 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len48 = l47;
-                        let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
-
-                        _rt::string_lift(bytes48)
-                      };
-                      Some(e)
-                    }
-                    _ => _rt::invalid_enum_discriminant(),
-                  },
-                  rating: match l49 {
-                    0 => None,
-                    1 => {
-                      let e = {
-                        let l50 = i32::from(*base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                        super::super::super::super::safelmm::policy::types::Rating::_lift(l50 as u8)
-                      };
-                      Some(e)
-                    }
-                    _ => _rt::invalid_enum_discriminant(),
-                  },
-                  obligations: result54,
-                },
-                score: l55,
-                text: _rt::string_lift(bytes58),
-              }
-            };
-            result59.push(e59);
-          }
-          _rt::cabi_dealloc(base59, len59 * (21*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-          T_::filter_passages(super::super::super::super::safelmm::policy::types::Request{
-            id: _rt::string_lift(bytes2),
-            route: _rt::string_lift(bytes5),
-            model: _rt::string_lift(bytes8),
-            key_id: match l9 {
-              0 => None,
-              1 => {
-                let e = {
-                  let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len12 = l11;
-                  let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
-
-                  _rt::string_lift(bytes12)
-                };
-                Some(e)
-              }
-              _ => _rt::invalid_enum_discriminant(),
-            },
-            key_name: match l13 {
-              0 => None,
-              1 => {
-                let e = {
-                  let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len16 = l15;
-                  let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
-
-                  _rt::string_lift(bytes16)
-                };
-                Some(e)
-              }
-              _ => _rt::invalid_enum_discriminant(),
-            },
-            rating: match l17 {
-              0 => None,
-              1 => {
-                let e = {
-                  let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                  super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
-                };
-                Some(e)
-              }
-              _ => _rt::invalid_enum_discriminant(),
-            },
-            declared_use: match l19 {
-              0 => None,
-              1 => {
-                let e = {
-                  let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                  super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
-                };
-                Some(e)
-              }
-              _ => _rt::invalid_enum_discriminant(),
-            },
-            language: match l21 {
-              0 => None,
-              1 => {
-                let e = {
-                  let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len24 = l23;
-                  let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
-
-                  _rt::string_lift(bytes24)
-                };
-                Some(e)
-              }
-              _ => _rt::invalid_enum_discriminant(),
-            },
-          }, result59)
-        };
-        _rt::cabi_dealloc(arg0, 18*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
-        let ptr61 = (&raw mut _RET_AREA.0).cast::<u8>();
-        let vec80 = result60;
-        let len80 = vec80.len();
-        let layout80 = _rt::alloc::Layout::from_size_align(vec80.len() * (5*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-        let (result80, _cleanup80) = ::wit_bindgen::rt::Cleanup::new(layout80);if let Some(cleanup) = _cleanup80 { cleanup.forget(); }
-        for (i, e) in vec80.into_iter().enumerate() {
-          let base = result80.add(i * (5*::core::mem::size_of::<*const u8>()));
-          {
-            use super::super::super::super::safelmm::policy::types::Verdict as V79;
-            match e {
-              V79::Allow=> {
-                {
-                  *base.add(0).cast::<u8>() = (0i32) as u8;
-                }
-              }
-              V79::Flag(e) => {
-                *base.add(0).cast::<u8>() = (1i32) as u8;
-                let vec66 = e;
-                let len66 = vec66.len();
-                let layout66 = _rt::alloc::Layout::from_size_align(vec66.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                let (result66, _cleanup66) = ::wit_bindgen::rt::Cleanup::new(layout66);if let Some(cleanup) = _cleanup66 { cleanup.forget(); }
-                for (i, e) in vec66.into_iter().enumerate() {
-                  let base = result66.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                  {
-                    let super::super::super::super::safelmm::policy::types::Finding{ category:category62, score:score62, reason:reason62, where_:where_62, } = e;
-                    let vec63 = (category62.into_bytes()).into_boxed_slice();
-                    let ptr63 = vec63.as_ptr().cast::<u8>();
-                    let len63 = vec63.len();
-                    ::core::mem::forget(vec63);
-                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len63;
-                    *base.add(0).cast::<*mut u8>() = ptr63.cast_mut();
-                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score62);
-                    let vec64 = (reason62.into_bytes()).into_boxed_slice();
-                    let ptr64 = vec64.as_ptr().cast::<u8>();
-                    let len64 = vec64.len();
-                    ::core::mem::forget(vec64);
-                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len64;
-                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr64.cast_mut();
-                    match where_62 {
-                      Some(e) => {
-                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                        let super::super::super::super::safelmm::policy::types::Span{ start:start65, end:end65, } = e;
-                        *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start65);
-                        *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end65);
-                      },
-                      None => {
-                        {
-                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                        }
-                      },
-                    };}
-                  }
-                  *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len66;
-                  *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result66;
-                },
-                V79::Rewrite(e) => {
-                  *base.add(0).cast::<u8>() = (2i32) as u8;
-                  let super::super::super::super::safelmm::policy::types::Rewriting{ text:text67, findings:findings67, } = e;
-                  let vec68 = (text67.into_bytes()).into_boxed_slice();
-                  let ptr68 = vec68.as_ptr().cast::<u8>();
-                  let len68 = vec68.len();
-                  ::core::mem::forget(vec68);
-                  *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len68;
-                  *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr68.cast_mut();
-                  let vec73 = findings67;
-                  let len73 = vec73.len();
-                  let layout73 = _rt::alloc::Layout::from_size_align(vec73.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                  let (result73, _cleanup73) = ::wit_bindgen::rt::Cleanup::new(layout73);if let Some(cleanup) = _cleanup73 { cleanup.forget(); }
-                  for (i, e) in vec73.into_iter().enumerate() {
-                    let base = result73.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                    {
-                      let super::super::super::super::safelmm::policy::types::Finding{ category:category69, score:score69, reason:reason69, where_:where_69, } = e;
-                      let vec70 = (category69.into_bytes()).into_boxed_slice();
-                      let ptr70 = vec70.as_ptr().cast::<u8>();
-                      let len70 = vec70.len();
-                      ::core::mem::forget(vec70);
-                      *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len70;
-                      *base.add(0).cast::<*mut u8>() = ptr70.cast_mut();
-                      *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score69);
-                      let vec71 = (reason69.into_bytes()).into_boxed_slice();
-                      let ptr71 = vec71.as_ptr().cast::<u8>();
-                      let len71 = vec71.len();
-                      ::core::mem::forget(vec71);
-                      *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len71;
-                      *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr71.cast_mut();
-                      match where_69 {
-                        Some(e) => {
-                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                          let super::super::super::super::safelmm::policy::types::Span{ start:start72, end:end72, } = e;
-                          *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start72);
-                          *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end72);
-                        },
-                        None => {
-                          {
-                            *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                          }
-                        },
-                      };}
-                    }
-                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len73;
-                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result73;
-                  },
-                  V79::Deny(e) => {
-                    *base.add(0).cast::<u8>() = (3i32) as u8;
-                    let vec78 = e;
-                    let len78 = vec78.len();
-                    let layout78 = _rt::alloc::Layout::from_size_align(vec78.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                    let (result78, _cleanup78) = ::wit_bindgen::rt::Cleanup::new(layout78);if let Some(cleanup) = _cleanup78 { cleanup.forget(); }
-                    for (i, e) in vec78.into_iter().enumerate() {
-                      let base = result78.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                      {
-                        let super::super::super::super::safelmm::policy::types::Finding{ category:category74, score:score74, reason:reason74, where_:where_74, } = e;
-                        let vec75 = (category74.into_bytes()).into_boxed_slice();
-                        let ptr75 = vec75.as_ptr().cast::<u8>();
-                        let len75 = vec75.len();
-                        ::core::mem::forget(vec75);
-                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len75;
-                        *base.add(0).cast::<*mut u8>() = ptr75.cast_mut();
-                        *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score74);
-                        let vec76 = (reason74.into_bytes()).into_boxed_slice();
-                        let ptr76 = vec76.as_ptr().cast::<u8>();
-                        let len76 = vec76.len();
-                        ::core::mem::forget(vec76);
-                        *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len76;
-                        *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr76.cast_mut();
-                        match where_74 {
-                          Some(e) => {
-                            *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                            let super::super::super::super::safelmm::policy::types::Span{ start:start77, end:end77, } = e;
-                            *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start77);
-                            *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end77);
-                          },
-                          None => {
-                            {
-                              *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                            }
-                          },
-                        };}
-                      }
-                      *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len78;
-                      *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result78;
-                    },
-                    V79::Abstain=> {
-                      {
-                        *base.add(0).cast::<u8>() = (4i32) as u8;
-                      }
-                    }
-                  }
-                }
-              }
-              *ptr61.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len80;
-              *ptr61.add(0).cast::<*mut u8>() = result80;
-              ptr61
-            } }
-            #[doc(hidden)]
-            #[allow(non_snake_case)]
-            pub unsafe fn __post_return_filter_passages<T_: Guest>(arg0: *mut u8,) { unsafe {
-              let l0 = *arg0.add(0).cast::<*mut u8>();
-              let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base26 = l0;
-              let len26 = l1;
-              for i in 0..len26 {
-                let base = base26.add(i * (5*::core::mem::size_of::<*const u8>()));
-                {
-                  let l2 = i32::from(*base.add(0).cast::<u8>());
-                  match l2 {
-                    0 => (),
-                    1 => {
-                      let l3 = *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l4 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base9 = l3;
-                      let len9 = l4;
-                      for i in 0..len9 {
-                        let base = base9.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                        {
-                          let l5 = *base.add(0).cast::<*mut u8>();
-                          let l6 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l5, l6, 1);
-                          let l7 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l8 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l7, l8, 1);
-                        }
-                      }
-                      _rt::cabi_dealloc(base9, len9 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                    },
-                    2 => {
-                      let l10 = *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l11 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      _rt::cabi_dealloc(l10, l11, 1);
-                      let l12 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l13 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base18 = l12;
-                      let len18 = l13;
-                      for i in 0..len18 {
-                        let base = base18.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                        {
-                          let l14 = *base.add(0).cast::<*mut u8>();
-                          let l15 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l14, l15, 1);
-                          let l16 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l17 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l16, l17, 1);
-                        }
-                      }
-                      _rt::cabi_dealloc(base18, len18 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                    },
-                    3 => {
-                      let l19 = *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l20 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base25 = l19;
-                      let len25 = l20;
-                      for i in 0..len25 {
-                        let base = base25.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                        {
-                          let l21 = *base.add(0).cast::<*mut u8>();
-                          let l22 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l21, l22, 1);
-                          let l23 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l24 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l23, l24, 1);
-                        }
-                      }
-                      _rt::cabi_dealloc(base25, len25 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                    },
-                    _ => (),
-                  }
-                }
-              }
-              _rt::cabi_dealloc(base26, len26 * (5*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-            } }
-            #[doc(hidden)]
-            #[allow(non_snake_case, unused_unsafe)]
-            pub unsafe fn _export_review_response_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-            _rt::run_ctors_once();let result59 = {
-              let l0 = *arg0.add(0).cast::<*mut u8>();
-              let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len2 = l1;
-              let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
-              let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len5 = l4;
-              let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
-              let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len8 = l7;
-              let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
-              let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
-              let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let len27 = l26;
-              let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
-              let l28 = *arg0.add(18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l29 = *arg0.add(19*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base58 = l28;
-              let len58 = l29;
-              let mut result58 = _rt::Vec::with_capacity(len58);
-              for i in 0..len58 {
-                let base = base58.add(i * (18*::core::mem::size_of::<*const u8>()));
-                let e58 = {
-                  let l30 = *base.add(0).cast::<*mut u8>();
-                  let l31 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len32 = l31;
-                  let bytes32 = _rt::Vec::from_raw_parts(l30.cast(), len32, len32);
-                  let l33 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l34 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len35 = l34;
-                  let bytes35 = _rt::Vec::from_raw_parts(l33.cast(), len35, len35);
-                  let l36 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l37 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len38 = l37;
-                  let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
-                  let l39 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l40 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len41 = l40;
-                  let bytes41 = _rt::Vec::from_raw_parts(l39.cast(), len41, len41);
-                  let l42 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l43 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len44 = l43;
-                  let bytes44 = _rt::Vec::from_raw_parts(l42.cast(), len44, len44);
-                  let l45 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l46 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len47 = l46;
-                  let bytes47 = _rt::Vec::from_raw_parts(l45.cast(), len47, len47);
-                  let l48 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l52 = i32::from(*base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l54 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l55 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let base57 = l54;
-                  let len57 = l55;
-                  let mut result57 = _rt::Vec::with_capacity(len57);
-                  for i in 0..len57 {
-                    let base = base57.add(i * 1);
-                    let e57 = {
-                      let l56 = i32::from(*base.add(0).cast::<u8>());
-
-                      super::super::super::super::safelmm::policy::types::Obligation::_lift(l56 as u8)
-                    };
-                    result57.push(e57);
-                  }
-                  _rt::cabi_dealloc(base57, len57 * 1, 1);
-
-                  super::super::super::super::safelmm::policy::types::Document{
-                    id: _rt::string_lift(bytes32),
-                    store: _rt::string_lift(bytes35),
-                    title: _rt::string_lift(bytes38),
-                    author: _rt::string_lift(bytes41),
-                    license: _rt::string_lift(bytes44),
-                    url: _rt::string_lift(bytes47),
-                    language: match l48 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l49 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l50 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len51 = l50;
-                          let bytes51 = _rt::Vec::from_raw_parts(l49.cast(), len51, len51);
-
-                          _rt::string_lift(bytes51)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                    rating: match l52 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l53 = i32::from(*base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                          super::super::super::super::safelmm::policy::types::Rating::_lift(l53 as u8)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                    obligations: result57,
-                  }
-                };
-                result58.push(e58);
-              }
-              _rt::cabi_dealloc(base58, len58 * (18*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-              T_::review_response(super::super::super::super::safelmm::policy::types::Request{
-                id: _rt::string_lift(bytes2),
-                route: _rt::string_lift(bytes5),
-                model: _rt::string_lift(bytes8),
-                key_id: match l9 {
-                  0 => None,
-                  1 => {
-                    let e = {
-                      let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len12 = l11;
-                      let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
-
-                      _rt::string_lift(bytes12)
-                    };
-                    Some(e)
-                  }
-                  _ => _rt::invalid_enum_discriminant(),
-                },
-                key_name: match l13 {
-                  0 => None,
-                  1 => {
-                    let e = {
-                      let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len16 = l15;
-                      let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
-
-                      _rt::string_lift(bytes16)
-                    };
-                    Some(e)
-                  }
-                  _ => _rt::invalid_enum_discriminant(),
-                },
-                rating: match l17 {
-                  0 => None,
-                  1 => {
-                    let e = {
-                      let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                      super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
-                    };
-                    Some(e)
-                  }
-                  _ => _rt::invalid_enum_discriminant(),
-                },
-                declared_use: match l19 {
-                  0 => None,
-                  1 => {
-                    let e = {
-                      let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                      super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
-                    };
-                    Some(e)
-                  }
-                  _ => _rt::invalid_enum_discriminant(),
-                },
-                language: match l21 {
-                  0 => None,
-                  1 => {
-                    let e = {
-                      let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let len24 = l23;
-                      let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
-
-                      _rt::string_lift(bytes24)
-                    };
-                    Some(e)
-                  }
-                  _ => _rt::invalid_enum_discriminant(),
-                },
-              }, _rt::string_lift(bytes27), result58)
-            };
-            _rt::cabi_dealloc(arg0, 20*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
-            let ptr60 = (&raw mut _RET_AREA.0).cast::<u8>();
-            use super::super::super::super::safelmm::policy::types::Verdict as V78;
-            match result59 {
-              V78::Allow=> {
-                {
-                  *ptr60.add(0).cast::<u8>() = (0i32) as u8;
-                }
-              }
-              V78::Flag(e) => {
-                *ptr60.add(0).cast::<u8>() = (1i32) as u8;
-                let vec65 = e;
-                let len65 = vec65.len();
-                let layout65 = _rt::alloc::Layout::from_size_align(vec65.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                let (result65, _cleanup65) = ::wit_bindgen::rt::Cleanup::new(layout65);if let Some(cleanup) = _cleanup65 { cleanup.forget(); }
-                for (i, e) in vec65.into_iter().enumerate() {
-                  let base = result65.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                  {
-                    let super::super::super::super::safelmm::policy::types::Finding{ category:category61, score:score61, reason:reason61, where_:where_61, } = e;
-                    let vec62 = (category61.into_bytes()).into_boxed_slice();
-                    let ptr62 = vec62.as_ptr().cast::<u8>();
-                    let len62 = vec62.len();
-                    ::core::mem::forget(vec62);
-                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len62;
-                    *base.add(0).cast::<*mut u8>() = ptr62.cast_mut();
-                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score61);
-                    let vec63 = (reason61.into_bytes()).into_boxed_slice();
-                    let ptr63 = vec63.as_ptr().cast::<u8>();
-                    let len63 = vec63.len();
-                    ::core::mem::forget(vec63);
-                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len63;
-                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr63.cast_mut();
-                    match where_61 {
-                      Some(e) => {
-                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                        let super::super::super::super::safelmm::policy::types::Span{ start:start64, end:end64, } = e;
-                        *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start64);
-                        *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end64);
-                      },
-                      None => {
-                        {
-                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                        }
-                      },
-                    };}
-                  }
-                  *ptr60.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len65;
-                  *ptr60.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result65;
-                },
-                V78::Rewrite(e) => {
-                  *ptr60.add(0).cast::<u8>() = (2i32) as u8;
-                  let super::super::super::super::safelmm::policy::types::Rewriting{ text:text66, findings:findings66, } = e;
-                  let vec67 = (text66.into_bytes()).into_boxed_slice();
-                  let ptr67 = vec67.as_ptr().cast::<u8>();
-                  let len67 = vec67.len();
-                  ::core::mem::forget(vec67);
-                  *ptr60.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len67;
-                  *ptr60.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr67.cast_mut();
-                  let vec72 = findings66;
-                  let len72 = vec72.len();
-                  let layout72 = _rt::alloc::Layout::from_size_align(vec72.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                  let (result72, _cleanup72) = ::wit_bindgen::rt::Cleanup::new(layout72);if let Some(cleanup) = _cleanup72 { cleanup.forget(); }
-                  for (i, e) in vec72.into_iter().enumerate() {
-                    let base = result72.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                    {
-                      let super::super::super::super::safelmm::policy::types::Finding{ category:category68, score:score68, reason:reason68, where_:where_68, } = e;
-                      let vec69 = (category68.into_bytes()).into_boxed_slice();
-                      let ptr69 = vec69.as_ptr().cast::<u8>();
-                      let len69 = vec69.len();
-                      ::core::mem::forget(vec69);
-                      *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len69;
-                      *base.add(0).cast::<*mut u8>() = ptr69.cast_mut();
-                      *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score68);
-                      let vec70 = (reason68.into_bytes()).into_boxed_slice();
-                      let ptr70 = vec70.as_ptr().cast::<u8>();
-                      let len70 = vec70.len();
-                      ::core::mem::forget(vec70);
-                      *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len70;
-                      *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr70.cast_mut();
-                      match where_68 {
-                        Some(e) => {
-                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                          let super::super::super::super::safelmm::policy::types::Span{ start:start71, end:end71, } = e;
-                          *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start71);
-                          *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end71);
-                        },
-                        None => {
-                          {
-                            *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                          }
-                        },
-                      };}
-                    }
-                    *ptr60.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len72;
-                    *ptr60.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result72;
-                  },
-                  V78::Deny(e) => {
-                    *ptr60.add(0).cast::<u8>() = (3i32) as u8;
-                    let vec77 = e;
-                    let len77 = vec77.len();
-                    let layout77 = _rt::alloc::Layout::from_size_align(vec77.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                    let (result77, _cleanup77) = ::wit_bindgen::rt::Cleanup::new(layout77);if let Some(cleanup) = _cleanup77 { cleanup.forget(); }
-                    for (i, e) in vec77.into_iter().enumerate() {
-                      let base = result77.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                      {
-                        let super::super::super::super::safelmm::policy::types::Finding{ category:category73, score:score73, reason:reason73, where_:where_73, } = e;
-                        let vec74 = (category73.into_bytes()).into_boxed_slice();
-                        let ptr74 = vec74.as_ptr().cast::<u8>();
-                        let len74 = vec74.len();
-                        ::core::mem::forget(vec74);
-                        *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len74;
-                        *base.add(0).cast::<*mut u8>() = ptr74.cast_mut();
-                        *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score73);
-                        let vec75 = (reason73.into_bytes()).into_boxed_slice();
-                        let ptr75 = vec75.as_ptr().cast::<u8>();
-                        let len75 = vec75.len();
-                        ::core::mem::forget(vec75);
-                        *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len75;
-                        *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr75.cast_mut();
-                        match where_73 {
-                          Some(e) => {
-                            *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                            let super::super::super::super::safelmm::policy::types::Span{ start:start76, end:end76, } = e;
-                            *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start76);
-                            *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end76);
-                          },
-                          None => {
-                            {
-                              *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
-                            }
-                          },
-                        };}
-                      }
-                      *ptr60.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len77;
-                      *ptr60.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result77;
-                    },
-                    V78::Abstain=> {
-                      {
-                        *ptr60.add(0).cast::<u8>() = (4i32) as u8;
-                      }
-                    }
-                  }
-                  ptr60
-                } }
-                #[doc(hidden)]
-                #[allow(non_snake_case)]
-                pub unsafe fn __post_return_review_response<T_: Guest>(arg0: *mut u8,) { unsafe {
-                  let l0 = i32::from(*arg0.add(0).cast::<u8>());
-                  match l0 {
-                    0 => (),
-                    1 => {
-                      let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l2 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base7 = l1;
-                      let len7 = l2;
-                      for i in 0..len7 {
-                        let base = base7.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                        {
-                          let l3 = *base.add(0).cast::<*mut u8>();
-                          let l4 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l3, l4, 1);
-                          let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l6 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l5, l6, 1);
-                        }
-                      }
-                      _rt::cabi_dealloc(base7, len7 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                    },
-                    2 => {
-                      let l8 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l9 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      _rt::cabi_dealloc(l8, l9, 1);
-                      let l10 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l11 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base16 = l10;
-                      let len16 = l11;
-                      for i in 0..len16 {
-                        let base = base16.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                        {
-                          let l12 = *base.add(0).cast::<*mut u8>();
-                          let l13 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l12, l13, 1);
-                          let l14 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l15 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l14, l15, 1);
-                        }
-                      }
-                      _rt::cabi_dealloc(base16, len16 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                    },
-                    3 => {
-                      let l17 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                      let l18 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                      let base23 = l17;
-                      let len23 = l18;
-                      for i in 0..len23 {
-                        let base = base23.add(i * (8+6*::core::mem::size_of::<*const u8>()));
-                        {
-                          let l19 = *base.add(0).cast::<*mut u8>();
-                          let l20 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l19, l20, 1);
-                          let l21 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l22 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          _rt::cabi_dealloc(l21, l22, 1);
-                        }
-                      }
-                      _rt::cabi_dealloc(base23, len23 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-                    },
-                    _ => (),
-                  }
-                } }
-                pub trait Guest {
-                  #[allow(async_fn_in_trait)]
-                  fn screen_prompt(request: Request,text: _rt::String,) -> Verdict;
-                  /// One verdict for each passage; `deny` drops it.
-                  #[allow(async_fn_in_trait)]
-                  fn filter_passages(request: Request,passages: _rt::Vec::<Passage>,) -> _rt::Vec::<Verdict>;
-                  /// `sources`: the documents that had a part in the answer.
-                  #[allow(async_fn_in_trait)]
-                  fn review_response(request: Request,text: _rt::String,sources: _rt::Vec::<Document>,) -> Verdict;
-                }
-                #[doc(hidden)]
-                #[macro_export]
-                macro_rules! __export_safelmm_policy_texts_1_0_0_cabi{
-                  ($ty:ident with_types_in $($path_to_types:tt)*) => (const _: () = {
-
-                    #[unsafe(export_name = "safelmm:policy/texts@1.0.0#screen-prompt")]
-                    unsafe extern "C" fn export_screen_prompt(arg0: *mut u8,) -> *mut u8 {
-                      unsafe { $($path_to_types)*::_export_screen_prompt_cabi::<$ty>(arg0) }
-                    }
-                    #[unsafe(export_name = "cabi_post_safelmm:policy/texts@1.0.0#screen-prompt")]
-                    unsafe extern "C" fn _post_return_screen_prompt(arg0: *mut u8,) {
-                      unsafe { $($path_to_types)*::__post_return_screen_prompt::<$ty>(arg0) }
-                    }
-                    #[unsafe(export_name = "safelmm:policy/texts@1.0.0#filter-passages")]
-                    unsafe extern "C" fn export_filter_passages(arg0: *mut u8,) -> *mut u8 {
-                      unsafe { $($path_to_types)*::_export_filter_passages_cabi::<$ty>(arg0) }
-                    }
-                    #[unsafe(export_name = "cabi_post_safelmm:policy/texts@1.0.0#filter-passages")]
-                    unsafe extern "C" fn _post_return_filter_passages(arg0: *mut u8,) {
-                      unsafe { $($path_to_types)*::__post_return_filter_passages::<$ty>(arg0) }
-                    }
-                    #[unsafe(export_name = "safelmm:policy/texts@1.0.0#review-response")]
-                    unsafe extern "C" fn export_review_response(arg0: *mut u8,) -> *mut u8 {
-                      unsafe { $($path_to_types)*::_export_review_response_cabi::<$ty>(arg0) }
-                    }
-                    #[unsafe(export_name = "cabi_post_safelmm:policy/texts@1.0.0#review-response")]
-                    unsafe extern "C" fn _post_return_review_response(arg0: *mut u8,) {
-                      unsafe { $($path_to_types)*::__post_return_review_response::<$ty>(arg0) }
-                    }
-                  };);
-                }
-                #[doc(hidden)]
-                pub use __export_safelmm_policy_texts_1_0_0_cabi;
-
-                #[cfg_attr(target_pointer_width="64", repr(align(8)))]
-                #[cfg_attr(target_pointer_width="32", repr(align(4)))]
-                struct _RetArea([::core::mem::MaybeUninit::<u8>; 5*::core::mem::size_of::<*const u8>()]);
-                static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 5*::core::mem::size_of::<*const u8>()]);
-
-              }
-
-              /// Hooks of an answer that is being written.
-              #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
-              pub mod generation {
-                #[used]
-                #[doc(hidden)]
-                static __FORCE_SECTION_REF: fn() =
-                super::super::super::super::__link_custom_section_describing_imports;
-                
-                use super::super::super::super::_rt;
-                pub type Request = super::super::super::super::safelmm::policy::types::Request;
-                pub type Candidates = super::super::super::super::safelmm::policy::types::Candidates;
-                pub type Biases = super::super::super::super::safelmm::policy::types::Biases;
-                pub type Action = super::super::super::super::safelmm::policy::types::Action;
-                pub type Document = super::super::super::super::safelmm::policy::types::Document;
-                /// One answer.
-
-                #[derive(Debug)]
-                #[repr(transparent)]
-                pub struct Session{
-                  handle: _rt::Resource<Session>,
-                }
-
-                impl Session{
-                  /// Creates a new resource from the specified representation.
-                  ///
-                  /// This function will create a new resource handle by moving `val` onto
-                  /// the heap and then passing that heap pointer to the component model to
-                  /// create a handle. The owned handle is then returned as `Session`.
-                  pub fn new<T: GuestSession>(val: T) -> Self {
-                    Self::type_guard::<T>();
-                    let rep = <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_new(val);
-                    unsafe {
-                      let ptr = T::resource_into_raw_(rep);
-                      Self::from_handle(T::_resource_new(ptr.cast()))
-                    }
-                  }
-
-                  /// Gets access to the underlying `T` which represents this resource.
-                  pub fn get<T: GuestSession>(&self) -> &T {
-                    let ptr = self.as_ptr::<T>();
-                    unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_as_ref(ptr) }
-                  }
-
-                  /// Gets mutable access to the underlying `T` which represents this
-                  /// resource.
-                  pub fn get_mut<T: GuestSession>(&mut self) -> &mut T {
-                    let ptr = self.as_ptr::<T>();
-                    unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_as_mut(ptr) }
-                  }
-
-                  /// Consumes this resource and returns the underlying `T`.
-                  pub fn into_inner<T: GuestSession>(self) -> T {
-                    let ptr = self.as_ptr::<T>();
-                    unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_take(ptr) }
-                  }
-
-                  #[doc(hidden)]
-                  pub unsafe fn from_handle(handle: u32) -> Self {
-                    Self {
-                      handle: unsafe { _rt::Resource::from_handle(handle) },
-                    }
-                  }
-
-                  #[doc(hidden)]
-                  pub fn take_handle(&self) -> u32 {
-                    _rt::Resource::take_handle(&self.handle)
-                  }
-
-                  #[doc(hidden)]
-                  pub fn handle(&self) -> u32 {
-                    _rt::Resource::handle(&self.handle)
-                  }
-
-                  // It's theoretically possible to implement the `GuestSession` trait twice
-                  // so guard against using it with two different types here.
-                  #[doc(hidden)]
-                  fn type_guard<T: ::wit_bindgen::rt::Resource>() {
-                    use core::any::TypeId;
-                    static mut LAST_TYPE: Option<TypeId> = None;
-                    unsafe {
-                      assert!(!cfg!(target_feature = "atomics"));
-                      let id = TypeId::of::<T>();
-                      match LAST_TYPE {
-                        Some(ty) => assert!(ty == id, "cannot use two types with this resource type"),
-                        None => LAST_TYPE = Some(id),
-                      }
-                    }
-                  }
-
-                  #[doc(hidden)]
-                  pub unsafe fn dtor<T: GuestSession>(handle: *mut u8) {
-                    Self::type_guard::<T>();
-                    unsafe {
-                      let _rep = T::resource_from_raw_(handle.cast());
-                    }
-                  }
-
-                  fn as_ptr<T: GuestSession>(&self) -> *mut T::Rep {
-                    Session::type_guard::<T>();
-                    T::_resource_rep(self.handle()).cast()
-                  }
-                }
-
-                /// A borrowed version of [`Session`] which represents a borrowed value
-                /// with the lifetime `'a`.
-                #[derive(Debug)]
-                #[repr(transparent)]
-                pub struct SessionBorrow<'a> {
-                  rep: *const u8,
-                  _marker: core::marker::PhantomData<&'a Session>,
-                }
-
-                impl<'a> SessionBorrow<'a>{
-                  #[doc(hidden)]
-                  pub unsafe fn lift(rep: *const u8) -> Self {
-                    Self {
-                      rep,
-                      _marker: core::marker::PhantomData,
-                    }
-                  }
-
-                  /// Gets access to the underlying `T` in this resource.
-                  pub fn get<T: GuestSession>(&self) -> &'a T {
-                    let ptr = self.as_ptr::<T>();
-                    unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_as_ref(ptr) }
-                  }
-
-                  // NB: mutable access is not allowed due to the component model allowing
-                  // multiple borrows of the same resource.
-
-                  fn as_ptr<T: GuestSession>(&self) -> *const T::Rep {
-                    Session::type_guard::<T>();
-                    self.rep.cast()
-                  }
-                }
-                
-
-                unsafe impl _rt::WasmResource for Session{
-                  #[inline]
-                  unsafe fn drop(_handle: u32) {
-                    
-                    #[cfg(target_arch = "wasm32")]
-                    #[link(wasm_import_module = "[export]safelmm:policy/generation@1.0.0")]
-                    unsafe extern "C" {
-                      #[link_name = "[resource-drop]session"]
-                      fn drop(_: i32, );
-                    }
-
-                    #[cfg(not(target_arch = "wasm32"))]
-                    unsafe extern "C" fn drop(_: i32, ) { unreachable!() }
-                    
-                    unsafe { drop(_handle as i32); }
-                  }
-                }
-                
-                #[doc(hidden)]
-                #[allow(non_snake_case, unused_unsafe)]
-                pub unsafe fn _export_constructor_session_cabi<T_: GuestSession>(arg0: *mut u8,) -> i32 { unsafe {#[cfg(target_arch="wasm32")]
-                _rt::run_ctors_once();let result28 = {
-                  let l0 = *arg0.add(0).cast::<*mut u8>();
-                  let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len2 = l1;
-                  let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
-                  let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len5 = l4;
-                  let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
-                  let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len8 = l7;
-                  let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
-                  let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                  let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                  let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                  let len27 = l26;
-                  let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
-                  Session::new(T_::new(super::super::super::super::safelmm::policy::types::Request{
-                    id: _rt::string_lift(bytes2),
-                    route: _rt::string_lift(bytes5),
-                    model: _rt::string_lift(bytes8),
-                    key_id: match l9 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len12 = l11;
-                          let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
-
-                          _rt::string_lift(bytes12)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                    key_name: match l13 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len16 = l15;
-                          let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
-
-                          _rt::string_lift(bytes16)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                    rating: match l17 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                          super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                    declared_use: match l19 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                          super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                    language: match l21 {
-                      0 => None,
-                      1 => {
-                        let e = {
-                          let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                          let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                          let len24 = l23;
-                          let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
-
-                          _rt::string_lift(bytes24)
-                        };
-                        Some(e)
-                      }
-                      _ => _rt::invalid_enum_discriminant(),
-                    },
-                  }, _rt::string_lift(bytes27)))
-                };
-                _rt::cabi_dealloc(arg0, 18*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
-                (result28).take_handle() as i32
-              } }
-              #[doc(hidden)]
-              #[allow(non_snake_case, unused_unsafe)]
-              pub unsafe fn _export_method_session_adjust_logits_cabi<T_: GuestSession>(arg0: *mut u8,arg1: i32,arg2: i32,arg3: *mut u8,arg4: usize,arg5: *mut u8,arg6: usize,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-              _rt::run_ctors_once();let result2 = {
-                let len0 = arg4;
-                let len1 = arg6;
-                T_::adjust_logits(SessionBorrow::lift(core::ptr::with_exposed_provenance(arg0 as u32 as usize)).get(), match arg1 {
-                  0 => None,
-                  1 => {
-                    let e = arg2 as u32;
-                    Some(e)
-                  }
-                  _ => _rt::invalid_enum_discriminant(),
-                }, super::super::super::super::safelmm::policy::types::Candidates{
-                  ids: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(arg3.cast(), len0, len0)),
-                  logits: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(arg5.cast(), len1, len1)),
-                })
+                super::super::super::super::safelmm::policy::types::Obligation::_lift(l53 as u8)
               };
-              let ptr3 = (&raw mut _RET_AREA.0).cast::<u8>();
-              let super::super::super::super::safelmm::policy::types::Biases{ ids:ids4, values:values4, } = result2;
-              let vec5 = <_ as Into<_rt::Vec<_>>>::into(ids4).into_boxed_slice();
-              let ptr5 = vec5.as_ptr().cast::<u8>();
-              let len5 = vec5.len();
-              ::core::mem::forget(vec5);
-              *ptr3.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len5;
-              *ptr3.add(0).cast::<*mut u8>() = ptr5.cast_mut();
-              let vec6 = <_ as Into<_rt::Vec<_>>>::into(values4).into_boxed_slice();
-              let ptr6 = vec6.as_ptr().cast::<u8>();
-              let len6 = vec6.len();
-              ::core::mem::forget(vec6);
-              *ptr3.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>() = len6;
-              *ptr3.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr6.cast_mut();
-              ptr3
-            } }
-            #[doc(hidden)]
-            #[allow(non_snake_case)]
-            pub unsafe fn __post_return_method_session_adjust_logits<T_: GuestSession>(arg0: *mut u8,) { unsafe {
-              let l0 = *arg0.add(0).cast::<*mut u8>();
-              let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base2 = l0;
-              let len2 = l1;
-              _rt::cabi_dealloc(base2, len2 * 4, 4);
-              let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-              let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-              let base5 = l3;
-              let len5 = l4;
-              _rt::cabi_dealloc(base5, len5 * 4, 4);
-            } }
-            #[doc(hidden)]
-            #[allow(non_snake_case, unused_unsafe)]
-            pub unsafe fn _export_method_session_inspect_stream_cabi<T_: GuestSession>(arg0: *mut u8,arg1: *mut u8,arg2: usize,arg3: i32,arg4: *mut u8,arg5: usize,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
-            _rt::run_ctors_once();let result30 = {
-              let len0 = arg2;
-              let bytes0 = _rt::Vec::from_raw_parts(arg1.cast(), len0, len0);
-              T_::inspect_stream(SessionBorrow::lift(core::ptr::with_exposed_provenance(arg0 as u32 as usize)).get(), _rt::string_lift(bytes0), match arg3 {
-                0 => None,
-                1 => {
-                  let e = {
-                    let base29 = arg4;
-                    let len29 = arg5;
-                    let mut result29 = _rt::Vec::with_capacity(len29);
-                    for i in 0..len29 {
-                      let base = base29.add(i * (18*::core::mem::size_of::<*const u8>()));
-                      let e29 = {
-                        let l1 = *base.add(0).cast::<*mut u8>();
-                        let l2 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len3 = l2;
-                        let bytes3 = _rt::Vec::from_raw_parts(l1.cast(), len3, len3);
-                        let l4 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len6 = l5;
-                        let bytes6 = _rt::Vec::from_raw_parts(l4.cast(), len6, len6);
-                        let l7 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l8 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len9 = l8;
-                        let bytes9 = _rt::Vec::from_raw_parts(l7.cast(), len9, len9);
-                        let l10 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l11 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len12 = l11;
-                        let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
-                        let l13 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l14 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len15 = l14;
-                        let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
-                        let l16 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l17 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let len18 = l17;
-                        let bytes18 = _rt::Vec::from_raw_parts(l16.cast(), len18, len18);
-                        let l19 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                        let l23 = i32::from(*base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>());
-                        let l25 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                        let l26 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                        let base28 = l25;
-                        let len28 = l26;
-                        let mut result28 = _rt::Vec::with_capacity(len28);
-                        for i in 0..len28 {
-                          let base = base28.add(i * 1);
-                          let e28 = {
-                            let l27 = i32::from(*base.add(0).cast::<u8>());
+              result54.push(e54);
+            }
+            _rt::cabi_dealloc(base54, len54 * 1, 1);
+            let l55 = *base.add(18*::core::mem::size_of::<*const u8>()).cast::<f32>();
+            let l56 = *base.add(19*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l57 = *base.add(20*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len58 = l57;
+            let bytes58 = _rt::Vec::from_raw_parts(l56.cast(), len58, len58);
 
-                            super::super::super::super::safelmm::policy::types::Obligation::_lift(l27 as u8)
-                          };
-                          result28.push(e28);
-                        }
-                        _rt::cabi_dealloc(base28, len28 * 1, 1);
+            super::super::super::super::safelmm::policy::types::Passage{
+              source: super::super::super::super::safelmm::policy::types::Document{
+                id: _rt::string_lift(bytes29),
+                store: _rt::string_lift(bytes32),
+                title: _rt::string_lift(bytes35),
+                author: _rt::string_lift(bytes38),
+                license: _rt::string_lift(bytes41),
+                url: _rt::string_lift(bytes44),
+                language: match l45 {
+                  0 => None,
+                  1 => {
+                    let e = {
+                      let l46 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l47 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len48 = l47;
+                      let bytes48 = _rt::Vec::from_raw_parts(l46.cast(), len48, len48);
 
-                        super::super::super::super::safelmm::policy::types::Document{
-                          id: _rt::string_lift(bytes3),
-                          store: _rt::string_lift(bytes6),
-                          title: _rt::string_lift(bytes9),
-                          author: _rt::string_lift(bytes12),
-                          license: _rt::string_lift(bytes15),
-                          url: _rt::string_lift(bytes18),
-                          language: match l19 {
-                            0 => None,
-                            1 => {
-                              let e = {
-                                let l20 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                                let l21 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                                let len22 = l21;
-                                let bytes22 = _rt::Vec::from_raw_parts(l20.cast(), len22, len22);
+                      _rt::string_lift(bytes48)
+                    };
+                    Some(e)
+                  }
+                  _ => _rt::invalid_enum_discriminant(),
+                },
+                rating: match l49 {
+                  0 => None,
+                  1 => {
+                    let e = {
+                      let l50 = i32::from(*base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                                _rt::string_lift(bytes22)
-                              };
-                              Some(e)
-                            }
-                            _ => _rt::invalid_enum_discriminant(),
-                          },
-                          rating: match l23 {
-                            0 => None,
-                            1 => {
-                              let e = {
-                                let l24 = i32::from(*base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
-
-                                super::super::super::super::safelmm::policy::types::Rating::_lift(l24 as u8)
-                              };
-                              Some(e)
-                            }
-                            _ => _rt::invalid_enum_discriminant(),
-                          },
-                          obligations: result28,
-                        }
-                      };
-                      result29.push(e29);
-                    }
-                    _rt::cabi_dealloc(base29, len29 * (18*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
-
-                    result29
-                  };
-                  Some(e)
-                }
-                _ => _rt::invalid_enum_discriminant(),
-              })
-            };
-            let ptr31 = (&raw mut _RET_AREA.0).cast::<u8>();
-            use super::super::super::super::safelmm::policy::types::Action as V46;
-            match result30 {
-              V46::Pass=> {
-                {
-                  *ptr31.add(0).cast::<u8>() = (0i32) as u8;
-                }
-              }
-              V46::Hold(e) => {
-                *ptr31.add(0).cast::<u8>() = (1i32) as u8;
-                *ptr31.add(::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(e);
+                      super::super::super::super::safelmm::policy::types::Rating::_lift(l50 as u8)
+                    };
+                    Some(e)
+                  }
+                  _ => _rt::invalid_enum_discriminant(),
+                },
+                obligations: result54,
               },
-              V46::Replace(e) => {
-                *ptr31.add(0).cast::<u8>() = (2i32) as u8;
-                let super::super::super::super::safelmm::policy::types::Replacement{ text:text32, hold:hold32, findings:findings32, } = e;
-                let vec33 = (text32.into_bytes()).into_boxed_slice();
-                let ptr33 = vec33.as_ptr().cast::<u8>();
-                let len33 = vec33.len();
-                ::core::mem::forget(vec33);
-                *ptr31.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len33;
-                *ptr31.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr33.cast_mut();
-                *ptr31.add(3*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(hold32);
-                let vec38 = findings32;
-                let len38 = vec38.len();
-                let layout38 = _rt::alloc::Layout::from_size_align(vec38.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                let (result38, _cleanup38) = ::wit_bindgen::rt::Cleanup::new(layout38);if let Some(cleanup) = _cleanup38 { cleanup.forget(); }
-                for (i, e) in vec38.into_iter().enumerate() {
-                  let base = result38.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+              score: l55,
+              text: _rt::string_lift(bytes58),
+            }
+          };
+          result59.push(e59);
+        }
+        _rt::cabi_dealloc(base59, len59 * (21*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+        T_::filter_passages(super::super::super::super::safelmm::policy::types::Request{
+          id: _rt::string_lift(bytes2),
+          route: _rt::string_lift(bytes5),
+          model: _rt::string_lift(bytes8),
+          key_id: match l9 {
+            0 => None,
+            1 => {
+              let e = {
+                let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len12 = l11;
+                let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
+
+                _rt::string_lift(bytes12)
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          },
+          key_name: match l13 {
+            0 => None,
+            1 => {
+              let e = {
+                let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len16 = l15;
+                let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
+
+                _rt::string_lift(bytes16)
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          },
+          rating: match l17 {
+            0 => None,
+            1 => {
+              let e = {
+                let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          },
+          declared_use: match l19 {
+            0 => None,
+            1 => {
+              let e = {
+                let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          },
+          language: match l21 {
+            0 => None,
+            1 => {
+              let e = {
+                let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len24 = l23;
+                let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
+
+                _rt::string_lift(bytes24)
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          },
+        }, result59)
+      };
+      _rt::cabi_dealloc(arg0, 18*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
+      let ptr61 = (&raw mut _RET_AREA.0).cast::<u8>();
+      let vec80 = result60;
+      let len80 = vec80.len();
+      let layout80 = _rt::alloc::Layout::from_size_align(vec80.len() * (5*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+      let (result80, _cleanup80) = ::wit_bindgen::rt::Cleanup::new(layout80);if let Some(cleanup) = _cleanup80 { cleanup.forget(); }
+      for (i, e) in vec80.into_iter().enumerate() {
+        let base = result80.add(i * (5*::core::mem::size_of::<*const u8>()));
+        {
+          use super::super::super::super::safelmm::policy::types::Verdict as V79;
+          match e {
+            V79::Allow=> {
+              {
+                *base.add(0).cast::<u8>() = (0i32) as u8;
+              }
+            }
+            V79::Flag(e) => {
+              *base.add(0).cast::<u8>() = (1i32) as u8;
+              let vec66 = e;
+              let len66 = vec66.len();
+              let layout66 = _rt::alloc::Layout::from_size_align(vec66.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+              let (result66, _cleanup66) = ::wit_bindgen::rt::Cleanup::new(layout66);if let Some(cleanup) = _cleanup66 { cleanup.forget(); }
+              for (i, e) in vec66.into_iter().enumerate() {
+                let base = result66.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                {
+                  let super::super::super::super::safelmm::policy::types::Finding{ category:category62, score:score62, reason:reason62, where_:where_62, } = e;
+                  let vec63 = (category62.into_bytes()).into_boxed_slice();
+                  let ptr63 = vec63.as_ptr().cast::<u8>();
+                  let len63 = vec63.len();
+                  ::core::mem::forget(vec63);
+                  *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len63;
+                  *base.add(0).cast::<*mut u8>() = ptr63.cast_mut();
+                  *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score62);
+                  let vec64 = (reason62.into_bytes()).into_boxed_slice();
+                  let ptr64 = vec64.as_ptr().cast::<u8>();
+                  let len64 = vec64.len();
+                  ::core::mem::forget(vec64);
+                  *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len64;
+                  *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr64.cast_mut();
+                  match where_62 {
+                    Some(e) => {
+                      *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                      let super::super::super::super::safelmm::policy::types::Span{ start:start65, end:end65, } = e;
+                      *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start65);
+                      *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end65);
+                    },
+                    None => {
+                      {
+                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                      }
+                    },
+                  };}
+                }
+                *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len66;
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result66;
+              },
+              V79::Rewrite(e) => {
+                *base.add(0).cast::<u8>() = (2i32) as u8;
+                let super::super::super::super::safelmm::policy::types::Rewriting{ text:text67, findings:findings67, } = e;
+                let vec68 = (text67.into_bytes()).into_boxed_slice();
+                let ptr68 = vec68.as_ptr().cast::<u8>();
+                let len68 = vec68.len();
+                ::core::mem::forget(vec68);
+                *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len68;
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr68.cast_mut();
+                let vec73 = findings67;
+                let len73 = vec73.len();
+                let layout73 = _rt::alloc::Layout::from_size_align(vec73.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+                let (result73, _cleanup73) = ::wit_bindgen::rt::Cleanup::new(layout73);if let Some(cleanup) = _cleanup73 { cleanup.forget(); }
+                for (i, e) in vec73.into_iter().enumerate() {
+                  let base = result73.add(i * (8+6*::core::mem::size_of::<*const u8>()));
                   {
-                    let super::super::super::super::safelmm::policy::types::Finding{ category:category34, score:score34, reason:reason34, where_:where_34, } = e;
-                    let vec35 = (category34.into_bytes()).into_boxed_slice();
-                    let ptr35 = vec35.as_ptr().cast::<u8>();
-                    let len35 = vec35.len();
-                    ::core::mem::forget(vec35);
-                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len35;
-                    *base.add(0).cast::<*mut u8>() = ptr35.cast_mut();
-                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score34);
-                    let vec36 = (reason34.into_bytes()).into_boxed_slice();
-                    let ptr36 = vec36.as_ptr().cast::<u8>();
-                    let len36 = vec36.len();
-                    ::core::mem::forget(vec36);
-                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len36;
-                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr36.cast_mut();
-                    match where_34 {
+                    let super::super::super::super::safelmm::policy::types::Finding{ category:category69, score:score69, reason:reason69, where_:where_69, } = e;
+                    let vec70 = (category69.into_bytes()).into_boxed_slice();
+                    let ptr70 = vec70.as_ptr().cast::<u8>();
+                    let len70 = vec70.len();
+                    ::core::mem::forget(vec70);
+                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len70;
+                    *base.add(0).cast::<*mut u8>() = ptr70.cast_mut();
+                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score69);
+                    let vec71 = (reason69.into_bytes()).into_boxed_slice();
+                    let ptr71 = vec71.as_ptr().cast::<u8>();
+                    let len71 = vec71.len();
+                    ::core::mem::forget(vec71);
+                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len71;
+                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr71.cast_mut();
+                    match where_69 {
                       Some(e) => {
                         *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                        let super::super::super::super::safelmm::policy::types::Span{ start:start37, end:end37, } = e;
-                        *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start37);
-                        *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end37);
+                        let super::super::super::super::safelmm::policy::types::Span{ start:start72, end:end72, } = e;
+                        *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start72);
+                        *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end72);
                       },
                       None => {
                         {
@@ -2996,45 +2074,38 @@ pub mod exports {
                       },
                     };}
                   }
-                  *ptr31.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>() = len38;
-                  *ptr31.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result38;
+                  *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len73;
+                  *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result73;
                 },
-                V46::Stop(e) => {
-                  *ptr31.add(0).cast::<u8>() = (3i32) as u8;
-                  let super::super::super::super::safelmm::policy::types::Stopping{ message:message39, findings:findings39, } = e;
-                  let vec40 = (message39.into_bytes()).into_boxed_slice();
-                  let ptr40 = vec40.as_ptr().cast::<u8>();
-                  let len40 = vec40.len();
-                  ::core::mem::forget(vec40);
-                  *ptr31.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len40;
-                  *ptr31.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr40.cast_mut();
-                  let vec45 = findings39;
-                  let len45 = vec45.len();
-                  let layout45 = _rt::alloc::Layout::from_size_align(vec45.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
-                  let (result45, _cleanup45) = ::wit_bindgen::rt::Cleanup::new(layout45);if let Some(cleanup) = _cleanup45 { cleanup.forget(); }
-                  for (i, e) in vec45.into_iter().enumerate() {
-                    let base = result45.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                V79::Deny(e) => {
+                  *base.add(0).cast::<u8>() = (3i32) as u8;
+                  let vec78 = e;
+                  let len78 = vec78.len();
+                  let layout78 = _rt::alloc::Layout::from_size_align(vec78.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+                  let (result78, _cleanup78) = ::wit_bindgen::rt::Cleanup::new(layout78);if let Some(cleanup) = _cleanup78 { cleanup.forget(); }
+                  for (i, e) in vec78.into_iter().enumerate() {
+                    let base = result78.add(i * (8+6*::core::mem::size_of::<*const u8>()));
                     {
-                      let super::super::super::super::safelmm::policy::types::Finding{ category:category41, score:score41, reason:reason41, where_:where_41, } = e;
-                      let vec42 = (category41.into_bytes()).into_boxed_slice();
-                      let ptr42 = vec42.as_ptr().cast::<u8>();
-                      let len42 = vec42.len();
-                      ::core::mem::forget(vec42);
-                      *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len42;
-                      *base.add(0).cast::<*mut u8>() = ptr42.cast_mut();
-                      *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score41);
-                      let vec43 = (reason41.into_bytes()).into_boxed_slice();
-                      let ptr43 = vec43.as_ptr().cast::<u8>();
-                      let len43 = vec43.len();
-                      ::core::mem::forget(vec43);
-                      *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len43;
-                      *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr43.cast_mut();
-                      match where_41 {
+                      let super::super::super::super::safelmm::policy::types::Finding{ category:category74, score:score74, reason:reason74, where_:where_74, } = e;
+                      let vec75 = (category74.into_bytes()).into_boxed_slice();
+                      let ptr75 = vec75.as_ptr().cast::<u8>();
+                      let len75 = vec75.len();
+                      ::core::mem::forget(vec75);
+                      *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len75;
+                      *base.add(0).cast::<*mut u8>() = ptr75.cast_mut();
+                      *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score74);
+                      let vec76 = (reason74.into_bytes()).into_boxed_slice();
+                      let ptr76 = vec76.as_ptr().cast::<u8>();
+                      let len76 = vec76.len();
+                      ::core::mem::forget(vec76);
+                      *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len76;
+                      *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr76.cast_mut();
+                      match where_74 {
                         Some(e) => {
                           *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
-                          let super::super::super::super::safelmm::policy::types::Span{ start:start44, end:end44, } = e;
-                          *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start44);
-                          *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end44);
+                          let super::super::super::super::safelmm::policy::types::Span{ start:start77, end:end77, } = e;
+                          *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start77);
+                          *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end77);
                         },
                         None => {
                           {
@@ -3043,25 +2114,37 @@ pub mod exports {
                         },
                       };}
                     }
-                    *ptr31.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len45;
-                    *ptr31.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result45;
+                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len78;
+                    *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result78;
                   },
+                  V79::Abstain=> {
+                    {
+                      *base.add(0).cast::<u8>() = (4i32) as u8;
+                    }
+                  }
                 }
-                ptr31
-              } }
-              #[doc(hidden)]
-              #[allow(non_snake_case)]
-              pub unsafe fn __post_return_method_session_inspect_stream<T_: GuestSession>(arg0: *mut u8,) { unsafe {
-                let l0 = i32::from(*arg0.add(0).cast::<u8>());
-                match l0 {
+              }
+            }
+            *ptr61.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len80;
+            *ptr61.add(0).cast::<*mut u8>() = result80;
+            ptr61
+          } }
+          #[doc(hidden)]
+          #[allow(non_snake_case)]
+          pub unsafe fn __post_return_filter_passages<T_: Guest>(arg0: *mut u8,) { unsafe {
+            let l0 = *arg0.add(0).cast::<*mut u8>();
+            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base26 = l0;
+            let len26 = l1;
+            for i in 0..len26 {
+              let base = base26.add(i * (5*::core::mem::size_of::<*const u8>()));
+              {
+                let l2 = i32::from(*base.add(0).cast::<u8>());
+                match l2 {
                   0 => (),
-                  1 => (),
-                  2 => {
-                    let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                    let l2 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
-                    _rt::cabi_dealloc(l1, l2, 1);
-                    let l3 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                    let l4 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  1 => {
+                    let l3 = *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l4 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
                     let base9 = l3;
                     let len9 = l4;
                     for i in 0..len9 {
@@ -3077,12 +2160,12 @@ pub mod exports {
                     }
                     _rt::cabi_dealloc(base9, len9 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
                   },
-                  _ => {
-                    let l10 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                    let l11 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  2 => {
+                    let l10 = *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l11 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
                     _rt::cabi_dealloc(l10, l11, 1);
-                    let l12 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
-                    let l13 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let l12 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l13 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
                     let base18 = l12;
                     let len18 = l13;
                     for i in 0..len18 {
@@ -3098,420 +2181,1466 @@ pub mod exports {
                     }
                     _rt::cabi_dealloc(base18, len18 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
                   },
+                  3 => {
+                    let l19 = *base.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l20 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let base25 = l19;
+                    let len25 = l20;
+                    for i in 0..len25 {
+                      let base = base25.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                      {
+                        let l21 = *base.add(0).cast::<*mut u8>();
+                        let l22 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l21, l22, 1);
+                        let l23 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l24 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l23, l24, 1);
+                      }
+                    }
+                    _rt::cabi_dealloc(base25, len25 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                  },
+                  _ => (),
+                }
+              }
+            }
+            _rt::cabi_dealloc(base26, len26 * (5*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+          } }
+          #[doc(hidden)]
+          #[allow(non_snake_case, unused_unsafe)]
+          pub unsafe fn _export_review_response_cabi<T_: Guest>(arg0: *mut u8,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
+          _rt::run_ctors_once();let result59 = {
+            let l0 = *arg0.add(0).cast::<*mut u8>();
+            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len2 = l1;
+            let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+            let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len5 = l4;
+            let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+            let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len8 = l7;
+            let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+            let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
+            let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let len27 = l26;
+            let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
+            let l28 = *arg0.add(18*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l29 = *arg0.add(19*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base58 = l28;
+            let len58 = l29;
+            let mut result58 = _rt::Vec::with_capacity(len58);
+            for i in 0..len58 {
+              let base = base58.add(i * (18*::core::mem::size_of::<*const u8>()));
+              let e58 = {
+                let l30 = *base.add(0).cast::<*mut u8>();
+                let l31 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len32 = l31;
+                let bytes32 = _rt::Vec::from_raw_parts(l30.cast(), len32, len32);
+                let l33 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l34 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len35 = l34;
+                let bytes35 = _rt::Vec::from_raw_parts(l33.cast(), len35, len35);
+                let l36 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l37 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len38 = l37;
+                let bytes38 = _rt::Vec::from_raw_parts(l36.cast(), len38, len38);
+                let l39 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l40 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len41 = l40;
+                let bytes41 = _rt::Vec::from_raw_parts(l39.cast(), len41, len41);
+                let l42 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l43 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len44 = l43;
+                let bytes44 = _rt::Vec::from_raw_parts(l42.cast(), len44, len44);
+                let l45 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l46 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len47 = l46;
+                let bytes47 = _rt::Vec::from_raw_parts(l45.cast(), len47, len47);
+                let l48 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l52 = i32::from(*base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l54 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l55 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let base57 = l54;
+                let len57 = l55;
+                let mut result57 = _rt::Vec::with_capacity(len57);
+                for i in 0..len57 {
+                  let base = base57.add(i * 1);
+                  let e57 = {
+                    let l56 = i32::from(*base.add(0).cast::<u8>());
+
+                    super::super::super::super::safelmm::policy::types::Obligation::_lift(l56 as u8)
+                  };
+                  result57.push(e57);
+                }
+                _rt::cabi_dealloc(base57, len57 * 1, 1);
+
+                super::super::super::super::safelmm::policy::types::Document{
+                  id: _rt::string_lift(bytes32),
+                  store: _rt::string_lift(bytes35),
+                  title: _rt::string_lift(bytes38),
+                  author: _rt::string_lift(bytes41),
+                  license: _rt::string_lift(bytes44),
+                  url: _rt::string_lift(bytes47),
+                  language: match l48 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l49 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l50 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len51 = l50;
+                        let bytes51 = _rt::Vec::from_raw_parts(l49.cast(), len51, len51);
+
+                        _rt::string_lift(bytes51)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                  rating: match l52 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l53 = i32::from(*base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                        super::super::super::super::safelmm::policy::types::Rating::_lift(l53 as u8)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                  obligations: result57,
+                }
+              };
+              result58.push(e58);
+            }
+            _rt::cabi_dealloc(base58, len58 * (18*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+            T_::review_response(super::super::super::super::safelmm::policy::types::Request{
+              id: _rt::string_lift(bytes2),
+              route: _rt::string_lift(bytes5),
+              model: _rt::string_lift(bytes8),
+              key_id: match l9 {
+                0 => None,
+                1 => {
+                  let e = {
+                    let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let len12 = l11;
+                    let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
+
+                    _rt::string_lift(bytes12)
+                  };
+                  Some(e)
+                }
+                _ => _rt::invalid_enum_discriminant(),
+              },
+              key_name: match l13 {
+                0 => None,
+                1 => {
+                  let e = {
+                    let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let len16 = l15;
+                    let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
+
+                    _rt::string_lift(bytes16)
+                  };
+                  Some(e)
+                }
+                _ => _rt::invalid_enum_discriminant(),
+              },
+              rating: match l17 {
+                0 => None,
+                1 => {
+                  let e = {
+                    let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                    super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
+                  };
+                  Some(e)
+                }
+                _ => _rt::invalid_enum_discriminant(),
+              },
+              declared_use: match l19 {
+                0 => None,
+                1 => {
+                  let e = {
+                    let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                    super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
+                  };
+                  Some(e)
+                }
+                _ => _rt::invalid_enum_discriminant(),
+              },
+              language: match l21 {
+                0 => None,
+                1 => {
+                  let e = {
+                    let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let len24 = l23;
+                    let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
+
+                    _rt::string_lift(bytes24)
+                  };
+                  Some(e)
+                }
+                _ => _rt::invalid_enum_discriminant(),
+              },
+            }, _rt::string_lift(bytes27), result58)
+          };
+          _rt::cabi_dealloc(arg0, 20*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
+          let ptr60 = (&raw mut _RET_AREA.0).cast::<u8>();
+          use super::super::super::super::safelmm::policy::types::Verdict as V78;
+          match result59 {
+            V78::Allow=> {
+              {
+                *ptr60.add(0).cast::<u8>() = (0i32) as u8;
+              }
+            }
+            V78::Flag(e) => {
+              *ptr60.add(0).cast::<u8>() = (1i32) as u8;
+              let vec65 = e;
+              let len65 = vec65.len();
+              let layout65 = _rt::alloc::Layout::from_size_align(vec65.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+              let (result65, _cleanup65) = ::wit_bindgen::rt::Cleanup::new(layout65);if let Some(cleanup) = _cleanup65 { cleanup.forget(); }
+              for (i, e) in vec65.into_iter().enumerate() {
+                let base = result65.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                {
+                  let super::super::super::super::safelmm::policy::types::Finding{ category:category61, score:score61, reason:reason61, where_:where_61, } = e;
+                  let vec62 = (category61.into_bytes()).into_boxed_slice();
+                  let ptr62 = vec62.as_ptr().cast::<u8>();
+                  let len62 = vec62.len();
+                  ::core::mem::forget(vec62);
+                  *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len62;
+                  *base.add(0).cast::<*mut u8>() = ptr62.cast_mut();
+                  *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score61);
+                  let vec63 = (reason61.into_bytes()).into_boxed_slice();
+                  let ptr63 = vec63.as_ptr().cast::<u8>();
+                  let len63 = vec63.len();
+                  ::core::mem::forget(vec63);
+                  *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len63;
+                  *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr63.cast_mut();
+                  match where_61 {
+                    Some(e) => {
+                      *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                      let super::super::super::super::safelmm::policy::types::Span{ start:start64, end:end64, } = e;
+                      *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start64);
+                      *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end64);
+                    },
+                    None => {
+                      {
+                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                      }
+                    },
+                  };}
+                }
+                *ptr60.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len65;
+                *ptr60.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result65;
+              },
+              V78::Rewrite(e) => {
+                *ptr60.add(0).cast::<u8>() = (2i32) as u8;
+                let super::super::super::super::safelmm::policy::types::Rewriting{ text:text66, findings:findings66, } = e;
+                let vec67 = (text66.into_bytes()).into_boxed_slice();
+                let ptr67 = vec67.as_ptr().cast::<u8>();
+                let len67 = vec67.len();
+                ::core::mem::forget(vec67);
+                *ptr60.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len67;
+                *ptr60.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr67.cast_mut();
+                let vec72 = findings66;
+                let len72 = vec72.len();
+                let layout72 = _rt::alloc::Layout::from_size_align(vec72.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+                let (result72, _cleanup72) = ::wit_bindgen::rt::Cleanup::new(layout72);if let Some(cleanup) = _cleanup72 { cleanup.forget(); }
+                for (i, e) in vec72.into_iter().enumerate() {
+                  let base = result72.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                  {
+                    let super::super::super::super::safelmm::policy::types::Finding{ category:category68, score:score68, reason:reason68, where_:where_68, } = e;
+                    let vec69 = (category68.into_bytes()).into_boxed_slice();
+                    let ptr69 = vec69.as_ptr().cast::<u8>();
+                    let len69 = vec69.len();
+                    ::core::mem::forget(vec69);
+                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len69;
+                    *base.add(0).cast::<*mut u8>() = ptr69.cast_mut();
+                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score68);
+                    let vec70 = (reason68.into_bytes()).into_boxed_slice();
+                    let ptr70 = vec70.as_ptr().cast::<u8>();
+                    let len70 = vec70.len();
+                    ::core::mem::forget(vec70);
+                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len70;
+                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr70.cast_mut();
+                    match where_68 {
+                      Some(e) => {
+                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                        let super::super::super::super::safelmm::policy::types::Span{ start:start71, end:end71, } = e;
+                        *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start71);
+                        *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end71);
+                      },
+                      None => {
+                        {
+                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                        }
+                      },
+                    };}
+                  }
+                  *ptr60.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len72;
+                  *ptr60.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result72;
+                },
+                V78::Deny(e) => {
+                  *ptr60.add(0).cast::<u8>() = (3i32) as u8;
+                  let vec77 = e;
+                  let len77 = vec77.len();
+                  let layout77 = _rt::alloc::Layout::from_size_align(vec77.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+                  let (result77, _cleanup77) = ::wit_bindgen::rt::Cleanup::new(layout77);if let Some(cleanup) = _cleanup77 { cleanup.forget(); }
+                  for (i, e) in vec77.into_iter().enumerate() {
+                    let base = result77.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                    {
+                      let super::super::super::super::safelmm::policy::types::Finding{ category:category73, score:score73, reason:reason73, where_:where_73, } = e;
+                      let vec74 = (category73.into_bytes()).into_boxed_slice();
+                      let ptr74 = vec74.as_ptr().cast::<u8>();
+                      let len74 = vec74.len();
+                      ::core::mem::forget(vec74);
+                      *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len74;
+                      *base.add(0).cast::<*mut u8>() = ptr74.cast_mut();
+                      *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score73);
+                      let vec75 = (reason73.into_bytes()).into_boxed_slice();
+                      let ptr75 = vec75.as_ptr().cast::<u8>();
+                      let len75 = vec75.len();
+                      ::core::mem::forget(vec75);
+                      *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len75;
+                      *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr75.cast_mut();
+                      match where_73 {
+                        Some(e) => {
+                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                          let super::super::super::super::safelmm::policy::types::Span{ start:start76, end:end76, } = e;
+                          *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start76);
+                          *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end76);
+                        },
+                        None => {
+                          {
+                            *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                          }
+                        },
+                      };}
+                    }
+                    *ptr60.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len77;
+                    *ptr60.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result77;
+                  },
+                  V78::Abstain=> {
+                    {
+                      *ptr60.add(0).cast::<u8>() = (4i32) as u8;
+                    }
+                  }
+                }
+                ptr60
+              } }
+              #[doc(hidden)]
+              #[allow(non_snake_case)]
+              pub unsafe fn __post_return_review_response<T_: Guest>(arg0: *mut u8,) { unsafe {
+                let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                match l0 {
+                  0 => (),
+                  1 => {
+                    let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l2 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let base7 = l1;
+                    let len7 = l2;
+                    for i in 0..len7 {
+                      let base = base7.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                      {
+                        let l3 = *base.add(0).cast::<*mut u8>();
+                        let l4 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l3, l4, 1);
+                        let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l6 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l5, l6, 1);
+                      }
+                    }
+                    _rt::cabi_dealloc(base7, len7 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                  },
+                  2 => {
+                    let l8 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l9 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    _rt::cabi_dealloc(l8, l9, 1);
+                    let l10 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l11 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let base16 = l10;
+                    let len16 = l11;
+                    for i in 0..len16 {
+                      let base = base16.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                      {
+                        let l12 = *base.add(0).cast::<*mut u8>();
+                        let l13 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l12, l13, 1);
+                        let l14 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l15 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l14, l15, 1);
+                      }
+                    }
+                    _rt::cabi_dealloc(base16, len16 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                  },
+                  3 => {
+                    let l17 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                    let l18 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                    let base23 = l17;
+                    let len23 = l18;
+                    for i in 0..len23 {
+                      let base = base23.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                      {
+                        let l19 = *base.add(0).cast::<*mut u8>();
+                        let l20 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l19, l20, 1);
+                        let l21 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l22 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        _rt::cabi_dealloc(l21, l22, 1);
+                      }
+                    }
+                    _rt::cabi_dealloc(base23, len23 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                  },
+                  _ => (),
                 }
               } }
               pub trait Guest {
-                type Session: GuestSession;
-              }
-              pub trait GuestSession: ::wit_bindgen::rt::Resource {
-
-                #[doc(hidden)]
-                unsafe fn _resource_new(val: *mut u8) -> u32
-                where Self: Sized
-                {
-                  
-                  #[cfg(target_arch = "wasm32")]
-                  #[link(wasm_import_module = "[export]safelmm:policy/generation@1.0.0")]
-                  unsafe extern "C" {
-                    #[link_name = "[resource-new]session"]
-                    fn new(_: *mut u8, ) -> i32;
-                  }
-
-                  #[cfg(not(target_arch = "wasm32"))]
-                  unsafe extern "C" fn new(_: *mut u8, ) -> i32 { unreachable!() }
-                  
-                  unsafe { new(val) as u32 }
-                }
-
-                #[doc(hidden)]
-                fn _resource_rep(handle: u32) -> *mut u8
-                where Self: Sized
-                {
-                  
-                  #[cfg(target_arch = "wasm32")]
-                  #[link(wasm_import_module = "[export]safelmm:policy/generation@1.0.0")]
-                  unsafe extern "C" {
-                    #[link_name = "[resource-rep]session"]
-                    fn rep(_: i32, ) -> *mut u8;
-                  }
-
-                  #[cfg(not(target_arch = "wasm32"))]
-                  unsafe extern "C" fn rep(_: i32, ) -> *mut u8 { unreachable!() }
-                  
-                  unsafe { rep(handle as i32) }
-                }
-
-                
-
-                /// Place this resource's representation into a location with a stable pointer,
-                /// returning a pointer to that location.
-                ///
-                /// This method is used to place `val` on the heap, for example, or possibly in
-                /// an arena. The returned pointer must remain valid for the lifetime of this
-                /// resource. The default implementation of this metho will place `val` onto the
-                /// heap with `Box`. The returned pointer will be deallocated by the sibling
-                /// `resource_from_raw_` function.
-                ///
-                /// # Safety
-                ///
-                /// Note that this method is not `unsafe` to call, but it is `unsafe` to
-                /// define. When overriding this method you must additionally override the
-                /// `resource_from_raw_` to insert an appropriate deallocation for the returned
-                /// pointer. In the future this might become a default associated trait bound,
-                /// but that's not stable in Rust right now.
-                #[doc(hidden)]
-                unsafe fn resource_into_raw_(val: Self::Rep) -> *mut Self::Rep
-                {
-                  _rt::Box::into_raw(_rt::Box::new(val))
-                }
-
-                /// Consumes and deallocates a pointer previously returned by
-                /// `resource_into_raw_`.
-                ///
-                /// This function is used to deallocate resources and allocations associated
-                /// with the allocation routine when creating a resource. The default
-                /// implementation of this method will read `handle`'s value and deallocate it
-                /// as a `Box`.
-                ///
-                /// Note that when overriding this method you'll almost surely want to override
-                /// `resource_into_raw_` as well.
-                ///
-                /// # Safety
-                ///
-                /// This method is only safe to call with pointers previously created by
-                /// `resource_into_raw_`. For more information see `Box::from_raw` for examples.
-                #[doc(hidden)]
-                unsafe fn resource_from_raw_(handle: *mut Self::Rep) -> Self::Rep
-                {
-                  *unsafe { _rt::Box::from_raw(handle) }
-                }
-
-                
                 #[allow(async_fn_in_trait)]
-                fn new(request: Request,prompt: _rt::String,) -> Self;
-                /// `drawn`: the token before, none at the beginning.
+                fn screen_prompt(request: Request,text: _rt::String,) -> Verdict;
+                /// One verdict for each passage; `deny` drops it.
                 #[allow(async_fn_in_trait)]
-                fn adjust_logits(&self,drawn: ::core::option::Option<u32>,candidates: Candidates,) -> Biases;
-                /// `pending`: all text that this policy has not let pass. The last call has `sources`: then nothing can be held.
+                fn filter_passages(request: Request,passages: _rt::Vec::<Passage>,) -> _rt::Vec::<Verdict>;
+                /// `sources`: the documents that had a part in the answer.
                 #[allow(async_fn_in_trait)]
-                fn inspect_stream(&self,pending: _rt::String,sources: ::core::option::Option<_rt::Vec::<Document>>,) -> Action;
+                fn review_response(request: Request,text: _rt::String,sources: _rt::Vec::<Document>,) -> Verdict;
               }
               #[doc(hidden)]
               #[macro_export]
-              macro_rules! __export_safelmm_policy_generation_1_0_0_cabi{
+              macro_rules! __export_safelmm_policy_texts_1_0_0_cabi{
                 ($ty:ident with_types_in $($path_to_types:tt)*) => (const _: () = {
 
-                  #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[constructor]session")]
-                  unsafe extern "C" fn export_constructor_session(arg0: *mut u8,) -> i32 {
-                    unsafe { $($path_to_types)*::_export_constructor_session_cabi::<<$ty as $($path_to_types)*::Guest>::Session>(arg0) }
+                  #[unsafe(export_name = "safelmm:policy/texts@1.0.0#screen-prompt")]
+                  unsafe extern "C" fn export_screen_prompt(arg0: *mut u8,) -> *mut u8 {
+                    unsafe { $($path_to_types)*::_export_screen_prompt_cabi::<$ty>(arg0) }
                   }
-                  #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[method]session.adjust-logits")]
-                  unsafe extern "C" fn export_method_session_adjust_logits(arg0: *mut u8,arg1: i32,arg2: i32,arg3: *mut u8,arg4: usize,arg5: *mut u8,arg6: usize,) -> *mut u8 {
-                    unsafe { $($path_to_types)*::_export_method_session_adjust_logits_cabi::<<$ty as $($path_to_types)*::Guest>::Session>(arg0, arg1, arg2, arg3, arg4, arg5, arg6) }
+                  #[unsafe(export_name = "cabi_post_safelmm:policy/texts@1.0.0#screen-prompt")]
+                  unsafe extern "C" fn _post_return_screen_prompt(arg0: *mut u8,) {
+                    unsafe { $($path_to_types)*::__post_return_screen_prompt::<$ty>(arg0) }
                   }
-                  #[unsafe(export_name = "cabi_post_safelmm:policy/generation@1.0.0#[method]session.adjust-logits")]
-                  unsafe extern "C" fn _post_return_method_session_adjust_logits(arg0: *mut u8,) {
-                    unsafe { $($path_to_types)*::__post_return_method_session_adjust_logits::<<$ty as $($path_to_types)*::Guest>::Session>(arg0) }
+                  #[unsafe(export_name = "safelmm:policy/texts@1.0.0#filter-passages")]
+                  unsafe extern "C" fn export_filter_passages(arg0: *mut u8,) -> *mut u8 {
+                    unsafe { $($path_to_types)*::_export_filter_passages_cabi::<$ty>(arg0) }
                   }
-                  #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[method]session.inspect-stream")]
-                  unsafe extern "C" fn export_method_session_inspect_stream(arg0: *mut u8,arg1: *mut u8,arg2: usize,arg3: i32,arg4: *mut u8,arg5: usize,) -> *mut u8 {
-                    unsafe { $($path_to_types)*::_export_method_session_inspect_stream_cabi::<<$ty as $($path_to_types)*::Guest>::Session>(arg0, arg1, arg2, arg3, arg4, arg5) }
+                  #[unsafe(export_name = "cabi_post_safelmm:policy/texts@1.0.0#filter-passages")]
+                  unsafe extern "C" fn _post_return_filter_passages(arg0: *mut u8,) {
+                    unsafe { $($path_to_types)*::__post_return_filter_passages::<$ty>(arg0) }
                   }
-                  #[unsafe(export_name = "cabi_post_safelmm:policy/generation@1.0.0#[method]session.inspect-stream")]
-                  unsafe extern "C" fn _post_return_method_session_inspect_stream(arg0: *mut u8,) {
-                    unsafe { $($path_to_types)*::__post_return_method_session_inspect_stream::<<$ty as $($path_to_types)*::Guest>::Session>(arg0) }
+                  #[unsafe(export_name = "safelmm:policy/texts@1.0.0#review-response")]
+                  unsafe extern "C" fn export_review_response(arg0: *mut u8,) -> *mut u8 {
+                    unsafe { $($path_to_types)*::_export_review_response_cabi::<$ty>(arg0) }
                   }
-
-                  const _: () = {
-                    #[doc(hidden)]
-                    #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[dtor]session")]
-                    #[allow(non_snake_case)]
-                    unsafe extern "C" fn dtor(rep: *mut u8) {
-                      unsafe {
-                        $($path_to_types)*::Session::dtor::<
-                        <$ty as $($path_to_types)*::Guest>::Session
-                        >(rep)
-                      }
-                    }
-                  };
-                  
+                  #[unsafe(export_name = "cabi_post_safelmm:policy/texts@1.0.0#review-response")]
+                  unsafe extern "C" fn _post_return_review_response(arg0: *mut u8,) {
+                    unsafe { $($path_to_types)*::__post_return_review_response::<$ty>(arg0) }
+                  }
                 };);
               }
               #[doc(hidden)]
-              pub use __export_safelmm_policy_generation_1_0_0_cabi;
+              pub use __export_safelmm_policy_texts_1_0_0_cabi;
 
               #[cfg_attr(target_pointer_width="64", repr(align(8)))]
               #[cfg_attr(target_pointer_width="32", repr(align(4)))]
-              struct _RetArea([::core::mem::MaybeUninit::<u8>; 6*::core::mem::size_of::<*const u8>()]);
-              static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 6*::core::mem::size_of::<*const u8>()]);
+              struct _RetArea([::core::mem::MaybeUninit::<u8>; 5*::core::mem::size_of::<*const u8>()]);
+              static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 5*::core::mem::size_of::<*const u8>()]);
 
             }
 
-          }
-        }
-      }
-      mod _rt {
-        #![allow(dead_code, unused_imports, clippy::all)]
-        pub use alloc_crate::vec::Vec;
+            /// Hooks of an answer that is being written.
+            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+            pub mod generation {
+              #[used]
+              #[doc(hidden)]
+              static __FORCE_SECTION_REF: fn() =
+              super::super::super::super::__link_custom_section_describing_imports;
+              
+              use super::super::super::super::_rt;
+              pub type Request = super::super::super::super::safelmm::policy::types::Request;
+              pub type Candidates = super::super::super::super::safelmm::policy::types::Candidates;
+              pub type Biases = super::super::super::super::safelmm::policy::types::Biases;
+              pub type Action = super::super::super::super::safelmm::policy::types::Action;
+              pub type Document = super::super::super::super::safelmm::policy::types::Document;
+              /// One answer.
 
-        pub fn as_i32<T: AsI32>(t: T) -> i32 {
-          t.as_i32()
-        }
+              #[derive(Debug)]
+              #[repr(transparent)]
+              pub struct Session{
+                handle: _rt::Resource<Session>,
+              }
 
-        pub trait AsI32 {
-          fn as_i32(self) -> i32;
-        }
+              impl Session{
+                /// Creates a new resource from the specified representation.
+                ///
+                /// This function will create a new resource handle by moving `val` onto
+                /// the heap and then passing that heap pointer to the component model to
+                /// create a handle. The owned handle is then returned as `Session`.
+                pub fn new<T: GuestSession>(val: T) -> Self {
+                  Self::type_guard::<T>();
+                  let rep = <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_new(val);
+                  unsafe {
+                    let ptr = T::resource_into_raw_(rep);
+                    Self::from_handle(T::_resource_new(ptr.cast()))
+                  }
+                }
 
-        impl<'a, T: Copy + AsI32> AsI32 for &'a T {
-          fn as_i32(self) -> i32 {
-            (*self).as_i32()
-          }
-        }
-        
-        impl AsI32 for i32 {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for u32 {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for i16 {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for u16 {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for i8 {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for u8 {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for char {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        
-        impl AsI32 for usize {
-          #[inline]
-          fn as_i32(self) -> i32 {
-            self as i32
-          }
-        }
-        pub unsafe fn invalid_enum_discriminant<T>() -> T {
-          if cfg!(debug_assertions) {
-            panic!("invalid enum discriminant")
-          } else {
-            unsafe { core::hint::unreachable_unchecked() }
-          }
-        }
-        pub use alloc_crate::string::String;
+                /// Gets access to the underlying `T` which represents this resource.
+                pub fn get<T: GuestSession>(&self) -> &T {
+                  let ptr = self.as_ptr::<T>();
+                  unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_as_ref(ptr) }
+                }
 
-        #[cfg(target_arch = "wasm32")]
-        pub fn run_ctors_once() {
-          ::wit_bindgen::rt::run_ctors_once();
-        }
-        pub use alloc_crate::alloc;
-        pub unsafe fn cabi_dealloc(ptr: *mut u8, size: usize, align: usize) {
-          if size == 0 {
-            return;
-          }
-          unsafe {
-            let layout = alloc::Layout::from_size_align_unchecked(size, align);
-            alloc::dealloc(ptr, layout);
-          }
-        }
-        pub unsafe fn string_lift(bytes: Vec<u8>) -> String {
-          if cfg!(debug_assertions) {
-            String::from_utf8(bytes).unwrap()
-          } else {
-            unsafe { String::from_utf8_unchecked(bytes) }
-          }
-        }
-        
-        pub fn as_f32<T: AsF32>(t: T) -> f32 {
-          t.as_f32()
-        }
+                /// Gets mutable access to the underlying `T` which represents this
+                /// resource.
+                pub fn get_mut<T: GuestSession>(&mut self) -> &mut T {
+                  let ptr = self.as_ptr::<T>();
+                  unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_as_mut(ptr) }
+                }
 
-        pub trait AsF32 {
-          fn as_f32(self) -> f32;
-        }
+                /// Consumes this resource and returns the underlying `T`.
+                pub fn into_inner<T: GuestSession>(self) -> T {
+                  let ptr = self.as_ptr::<T>();
+                  unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_take(ptr) }
+                }
 
-        impl<'a, T: Copy + AsF32> AsF32 for &'a T {
-          fn as_f32(self) -> f32 {
-            (*self).as_f32()
-          }
-        }
-        
-        impl AsF32 for f32 {
-          #[inline]
-          fn as_f32(self) -> f32 {
-            self as f32
-          }
-        }
-        
+                #[doc(hidden)]
+                pub unsafe fn from_handle(handle: u32) -> Self {
+                  Self {
+                    handle: unsafe { _rt::Resource::from_handle(handle) },
+                  }
+                }
 
-        use core::fmt;
-        use core::marker;
-        use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+                #[doc(hidden)]
+                pub fn take_handle(&self) -> u32 {
+                  _rt::Resource::take_handle(&self.handle)
+                }
 
-        /// A type which represents a component model resource, either imported or
-        /// exported into this component.
-        ///
-        /// This is a low-level wrapper which handles the lifetime of the resource
-        /// (namely this has a destructor). The `T` provided defines the component model
-        /// intrinsics that this wrapper uses.
-        ///
-        /// One of the chief purposes of this type is to provide `Deref` implementations
-        /// to access the underlying data when it is owned.
-        ///
-        /// This type is primarily used in generated code for exported and imported
-        /// resources.
-        #[repr(transparent)]
-        pub struct Resource<T: WasmResource> {
-          // NB: This would ideally be `u32` but it is not. The fact that this has
-          // interior mutability is not exposed in the API of this type except for the
-          // `take_handle` method which is supposed to in theory be private.
-          //
-          // This represents, almost all the time, a valid handle value. When it's
-          // invalid it's stored as `u32::MAX`.
-          handle: AtomicU32,
-          _marker: marker::PhantomData<T>,
-        }
+                #[doc(hidden)]
+                pub fn handle(&self) -> u32 {
+                  _rt::Resource::handle(&self.handle)
+                }
 
-        /// A trait which all wasm resources implement, namely providing the ability to
-        /// drop a resource.
-        ///
-        /// This generally is implemented by generated code, not user-facing code.
-        #[allow(clippy::missing_safety_doc)]
-        pub unsafe trait WasmResource {
-          /// Invokes the `[resource-drop]...` intrinsic.
-          unsafe fn drop(handle: u32);
-        }
+                // It's theoretically possible to implement the `GuestSession` trait twice
+                // so guard against using it with two different types here.
+                #[doc(hidden)]
+                fn type_guard<T: ::wit_bindgen::rt::Resource>() {
+                  use core::any::TypeId;
+                  static mut LAST_TYPE: Option<TypeId> = None;
+                  unsafe {
+                    assert!(!cfg!(target_feature = "atomics"));
+                    let id = TypeId::of::<T>();
+                    match LAST_TYPE {
+                      Some(ty) => assert!(ty == id, "cannot use two types with this resource type"),
+                      None => LAST_TYPE = Some(id),
+                    }
+                  }
+                }
 
-        impl<T: WasmResource> Resource<T> {
+                #[doc(hidden)]
+                pub unsafe fn dtor<T: GuestSession>(handle: *mut u8) {
+                  Self::type_guard::<T>();
+                  unsafe {
+                    let _rep = T::resource_from_raw_(handle.cast());
+                  }
+                }
+
+                fn as_ptr<T: GuestSession>(&self) -> *mut T::Rep {
+                  Session::type_guard::<T>();
+                  T::_resource_rep(self.handle()).cast()
+                }
+              }
+
+              /// A borrowed version of [`Session`] which represents a borrowed value
+              /// with the lifetime `'a`.
+              #[derive(Debug)]
+              #[repr(transparent)]
+              pub struct SessionBorrow<'a> {
+                rep: *const u8,
+                _marker: core::marker::PhantomData<&'a Session>,
+              }
+
+              impl<'a> SessionBorrow<'a>{
+                #[doc(hidden)]
+                pub unsafe fn lift(rep: *const u8) -> Self {
+                  Self {
+                    rep,
+                    _marker: core::marker::PhantomData,
+                  }
+                }
+
+                /// Gets access to the underlying `T` in this resource.
+                pub fn get<T: GuestSession>(&self) -> &'a T {
+                  let ptr = self.as_ptr::<T>();
+                  unsafe { <T::Rep as ::wit_bindgen::rt::ResourceRep<T>>::rep_as_ref(ptr) }
+                }
+
+                // NB: mutable access is not allowed due to the component model allowing
+                // multiple borrows of the same resource.
+
+                fn as_ptr<T: GuestSession>(&self) -> *const T::Rep {
+                  Session::type_guard::<T>();
+                  self.rep.cast()
+                }
+              }
+              
+
+              unsafe impl _rt::WasmResource for Session{
+                #[inline]
+                unsafe fn drop(_handle: u32) {
+                  
+                  #[cfg(target_arch = "wasm32")]
+                  #[link(wasm_import_module = "[export]safelmm:policy/generation@1.0.0")]
+                  unsafe extern "C" {
+                    #[link_name = "[resource-drop]session"]
+                    fn drop(_: i32, );
+                  }
+
+                  #[cfg(not(target_arch = "wasm32"))]
+                  unsafe extern "C" fn drop(_: i32, ) { unreachable!() }
+                  
+                  unsafe { drop(_handle as i32); }
+                }
+              }
+              
+              #[doc(hidden)]
+              #[allow(non_snake_case, unused_unsafe)]
+              pub unsafe fn _export_constructor_session_cabi<T_: GuestSession>(arg0: *mut u8,) -> i32 { unsafe {#[cfg(target_arch="wasm32")]
+              _rt::run_ctors_once();let result28 = {
+                let l0 = *arg0.add(0).cast::<*mut u8>();
+                let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len2 = l1;
+                let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+                let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len5 = l4;
+                let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+                let l6 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l7 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len8 = l7;
+                let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+                let l9 = i32::from(*arg0.add(6*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l13 = i32::from(*arg0.add(9*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l17 = i32::from(*arg0.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l19 = i32::from(*arg0.add(2+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l21 = i32::from(*arg0.add(13*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let l25 = *arg0.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l26 = *arg0.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len27 = l26;
+                let bytes27 = _rt::Vec::from_raw_parts(l25.cast(), len27, len27);
+                Session::new(T_::new(super::super::super::super::safelmm::policy::types::Request{
+                  id: _rt::string_lift(bytes2),
+                  route: _rt::string_lift(bytes5),
+                  model: _rt::string_lift(bytes8),
+                  key_id: match l9 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l10 = *arg0.add(7*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l11 = *arg0.add(8*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len12 = l11;
+                        let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
+
+                        _rt::string_lift(bytes12)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                  key_name: match l13 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l14 = *arg0.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l15 = *arg0.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len16 = l15;
+                        let bytes16 = _rt::Vec::from_raw_parts(l14.cast(), len16, len16);
+
+                        _rt::string_lift(bytes16)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                  rating: match l17 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l18 = i32::from(*arg0.add(1+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                        super::super::super::super::safelmm::policy::types::Rating::_lift(l18 as u8)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                  declared_use: match l19 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l20 = i32::from(*arg0.add(3+12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+
+                        super::super::super::super::safelmm::policy::types::DeclaredUse::_lift(l20 as u8)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                  language: match l21 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l22 = *arg0.add(14*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l23 = *arg0.add(15*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len24 = l23;
+                        let bytes24 = _rt::Vec::from_raw_parts(l22.cast(), len24, len24);
+
+                        _rt::string_lift(bytes24)
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  },
+                }, _rt::string_lift(bytes27)))
+              };
+              _rt::cabi_dealloc(arg0, 18*::core::mem::size_of::<*const u8>(), ::core::mem::size_of::<*const u8>());
+              (result28).take_handle() as i32
+            } }
+            #[doc(hidden)]
+            #[allow(non_snake_case, unused_unsafe)]
+            pub unsafe fn _export_method_session_adjust_logits_cabi<T_: GuestSession>(arg0: *mut u8,arg1: i32,arg2: i32,arg3: *mut u8,arg4: usize,arg5: *mut u8,arg6: usize,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
+            _rt::run_ctors_once();let result2 = {
+              let len0 = arg4;
+              let len1 = arg6;
+              T_::adjust_logits(SessionBorrow::lift(core::ptr::with_exposed_provenance(arg0 as u32 as usize)).get(), match arg1 {
+                0 => None,
+                1 => {
+                  let e = arg2 as u32;
+                  Some(e)
+                }
+                _ => _rt::invalid_enum_discriminant(),
+              }, super::super::super::super::safelmm::policy::types::Candidates{
+                ids: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(arg3.cast(), len0, len0)),
+                logits: <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(arg5.cast(), len1, len1)),
+              })
+            };
+            let ptr3 = (&raw mut _RET_AREA.0).cast::<u8>();
+            let super::super::super::super::safelmm::policy::types::Biases{ ids:ids4, values:values4, } = result2;
+            let vec5 = <_ as Into<_rt::Vec<_>>>::into(ids4).into_boxed_slice();
+            let ptr5 = vec5.as_ptr().cast::<u8>();
+            let len5 = vec5.len();
+            ::core::mem::forget(vec5);
+            *ptr3.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len5;
+            *ptr3.add(0).cast::<*mut u8>() = ptr5.cast_mut();
+            let vec6 = <_ as Into<_rt::Vec<_>>>::into(values4).into_boxed_slice();
+            let ptr6 = vec6.as_ptr().cast::<u8>();
+            let len6 = vec6.len();
+            ::core::mem::forget(vec6);
+            *ptr3.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>() = len6;
+            *ptr3.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr6.cast_mut();
+            ptr3
+          } }
           #[doc(hidden)]
-          pub unsafe fn from_handle(handle: u32) -> Self {
-            debug_assert!(handle != 0 && handle != u32::MAX);
-            Self {
-              handle: AtomicU32::new(handle),
-              _marker: marker::PhantomData,
-            }
-          }
-
-          /// Takes ownership of the handle owned by `resource`.
-          ///
-          /// Note that this ideally would be `into_handle` taking `Resource<T>` by
-          /// ownership. The code generator does not enable that in all situations,
-          /// unfortunately, so this is provided instead.
-          ///
-          /// Also note that `take_handle` is in theory only ever called on values
-          /// owned by a generated function. For example a generated function might
-          /// take `Resource<T>` as an argument but then call `take_handle` on a
-          /// reference to that argument. In that sense the dynamic nature of
-          /// `take_handle` should only be exposed internally to generated code, not
-          /// to user code.
+          #[allow(non_snake_case)]
+          pub unsafe fn __post_return_method_session_adjust_logits<T_: GuestSession>(arg0: *mut u8,) { unsafe {
+            let l0 = *arg0.add(0).cast::<*mut u8>();
+            let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base2 = l0;
+            let len2 = l1;
+            _rt::cabi_dealloc(base2, len2 * 4, 4);
+            let l3 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+            let l4 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+            let base5 = l3;
+            let len5 = l4;
+            _rt::cabi_dealloc(base5, len5 * 4, 4);
+          } }
           #[doc(hidden)]
-          pub fn take_handle(resource: &Resource<T>) -> u32 {
-            resource.handle.swap(u32::MAX, Relaxed)
-          }
+          #[allow(non_snake_case, unused_unsafe)]
+          pub unsafe fn _export_method_session_inspect_stream_cabi<T_: GuestSession>(arg0: *mut u8,arg1: *mut u8,arg2: usize,arg3: i32,arg4: *mut u8,arg5: usize,) -> *mut u8 { unsafe {#[cfg(target_arch="wasm32")]
+          _rt::run_ctors_once();let result30 = {
+            let len0 = arg2;
+            let bytes0 = _rt::Vec::from_raw_parts(arg1.cast(), len0, len0);
+            T_::inspect_stream(SessionBorrow::lift(core::ptr::with_exposed_provenance(arg0 as u32 as usize)).get(), _rt::string_lift(bytes0), match arg3 {
+              0 => None,
+              1 => {
+                let e = {
+                  let base29 = arg4;
+                  let len29 = arg5;
+                  let mut result29 = _rt::Vec::with_capacity(len29);
+                  for i in 0..len29 {
+                    let base = base29.add(i * (18*::core::mem::size_of::<*const u8>()));
+                    let e29 = {
+                      let l1 = *base.add(0).cast::<*mut u8>();
+                      let l2 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len3 = l2;
+                      let bytes3 = _rt::Vec::from_raw_parts(l1.cast(), len3, len3);
+                      let l4 = *base.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l5 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len6 = l5;
+                      let bytes6 = _rt::Vec::from_raw_parts(l4.cast(), len6, len6);
+                      let l7 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l8 = *base.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len9 = l8;
+                      let bytes9 = _rt::Vec::from_raw_parts(l7.cast(), len9, len9);
+                      let l10 = *base.add(6*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l11 = *base.add(7*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len12 = l11;
+                      let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
+                      let l13 = *base.add(8*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l14 = *base.add(9*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len15 = l14;
+                      let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
+                      let l16 = *base.add(10*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l17 = *base.add(11*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len18 = l17;
+                      let bytes18 = _rt::Vec::from_raw_parts(l16.cast(), len18, len18);
+                      let l19 = i32::from(*base.add(12*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l23 = i32::from(*base.add(15*::core::mem::size_of::<*const u8>()).cast::<u8>());
+                      let l25 = *base.add(16*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l26 = *base.add(17*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let base28 = l25;
+                      let len28 = l26;
+                      let mut result28 = _rt::Vec::with_capacity(len28);
+                      for i in 0..len28 {
+                        let base = base28.add(i * 1);
+                        let e28 = {
+                          let l27 = i32::from(*base.add(0).cast::<u8>());
 
-          #[doc(hidden)]
-          pub fn handle(resource: &Resource<T>) -> u32 {
-            resource.handle.load(Relaxed)
-          }
-        }
+                          super::super::super::super::safelmm::policy::types::Obligation::_lift(l27 as u8)
+                        };
+                        result28.push(e28);
+                      }
+                      _rt::cabi_dealloc(base28, len28 * 1, 1);
 
-        impl<T: WasmResource> fmt::Debug for Resource<T> {
-          fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("Resource")
-            .field("handle", &self.handle)
-            .finish()
-          }
-        }
+                      super::super::super::super::safelmm::policy::types::Document{
+                        id: _rt::string_lift(bytes3),
+                        store: _rt::string_lift(bytes6),
+                        title: _rt::string_lift(bytes9),
+                        author: _rt::string_lift(bytes12),
+                        license: _rt::string_lift(bytes15),
+                        url: _rt::string_lift(bytes18),
+                        language: match l19 {
+                          0 => None,
+                          1 => {
+                            let e = {
+                              let l20 = *base.add(13*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                              let l21 = *base.add(14*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len22 = l21;
+                              let bytes22 = _rt::Vec::from_raw_parts(l20.cast(), len22, len22);
 
-        impl<T: WasmResource> Drop for Resource<T> {
-          fn drop(&mut self) {
-            unsafe {
-              match self.handle.load(Relaxed) {
-                // If this handle was "taken" then don't do anything in the
-                // destructor.
-                u32::MAX => {}
+                              _rt::string_lift(bytes22)
+                            };
+                            Some(e)
+                          }
+                          _ => _rt::invalid_enum_discriminant(),
+                        },
+                        rating: match l23 {
+                          0 => None,
+                          1 => {
+                            let e = {
+                              let l24 = i32::from(*base.add(1+15*::core::mem::size_of::<*const u8>()).cast::<u8>());
 
-                // ... but otherwise do actually destroy it with the imported
-                // component model intrinsic as defined through `T`.
-                other => T::drop(other),
+                              super::super::super::super::safelmm::policy::types::Rating::_lift(l24 as u8)
+                            };
+                            Some(e)
+                          }
+                          _ => _rt::invalid_enum_discriminant(),
+                        },
+                        obligations: result28,
+                      }
+                    };
+                    result29.push(e29);
+                  }
+                  _rt::cabi_dealloc(base29, len29 * (18*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+
+                  result29
+                };
+                Some(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            })
+          };
+          let ptr31 = (&raw mut _RET_AREA.0).cast::<u8>();
+          use super::super::super::super::safelmm::policy::types::Action as V46;
+          match result30 {
+            V46::Pass=> {
+              {
+                *ptr31.add(0).cast::<u8>() = (0i32) as u8;
               }
             }
+            V46::Hold(e) => {
+              *ptr31.add(0).cast::<u8>() = (1i32) as u8;
+              *ptr31.add(::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(e);
+            },
+            V46::Replace(e) => {
+              *ptr31.add(0).cast::<u8>() = (2i32) as u8;
+              let super::super::super::super::safelmm::policy::types::Replacement{ text:text32, hold:hold32, findings:findings32, } = e;
+              let vec33 = (text32.into_bytes()).into_boxed_slice();
+              let ptr33 = vec33.as_ptr().cast::<u8>();
+              let len33 = vec33.len();
+              ::core::mem::forget(vec33);
+              *ptr31.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len33;
+              *ptr31.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr33.cast_mut();
+              *ptr31.add(3*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(hold32);
+              let vec38 = findings32;
+              let len38 = vec38.len();
+              let layout38 = _rt::alloc::Layout::from_size_align(vec38.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+              let (result38, _cleanup38) = ::wit_bindgen::rt::Cleanup::new(layout38);if let Some(cleanup) = _cleanup38 { cleanup.forget(); }
+              for (i, e) in vec38.into_iter().enumerate() {
+                let base = result38.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                {
+                  let super::super::super::super::safelmm::policy::types::Finding{ category:category34, score:score34, reason:reason34, where_:where_34, } = e;
+                  let vec35 = (category34.into_bytes()).into_boxed_slice();
+                  let ptr35 = vec35.as_ptr().cast::<u8>();
+                  let len35 = vec35.len();
+                  ::core::mem::forget(vec35);
+                  *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len35;
+                  *base.add(0).cast::<*mut u8>() = ptr35.cast_mut();
+                  *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score34);
+                  let vec36 = (reason34.into_bytes()).into_boxed_slice();
+                  let ptr36 = vec36.as_ptr().cast::<u8>();
+                  let len36 = vec36.len();
+                  ::core::mem::forget(vec36);
+                  *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len36;
+                  *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr36.cast_mut();
+                  match where_34 {
+                    Some(e) => {
+                      *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                      let super::super::super::super::safelmm::policy::types::Span{ start:start37, end:end37, } = e;
+                      *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start37);
+                      *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end37);
+                    },
+                    None => {
+                      {
+                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                      }
+                    },
+                  };}
+                }
+                *ptr31.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>() = len38;
+                *ptr31.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result38;
+              },
+              V46::Stop(e) => {
+                *ptr31.add(0).cast::<u8>() = (3i32) as u8;
+                let super::super::super::super::safelmm::policy::types::Stopping{ message:message39, findings:findings39, } = e;
+                let vec40 = (message39.into_bytes()).into_boxed_slice();
+                let ptr40 = vec40.as_ptr().cast::<u8>();
+                let len40 = vec40.len();
+                ::core::mem::forget(vec40);
+                *ptr31.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>() = len40;
+                *ptr31.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr40.cast_mut();
+                let vec45 = findings39;
+                let len45 = vec45.len();
+                let layout45 = _rt::alloc::Layout::from_size_align(vec45.len() * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+                let (result45, _cleanup45) = ::wit_bindgen::rt::Cleanup::new(layout45);if let Some(cleanup) = _cleanup45 { cleanup.forget(); }
+                for (i, e) in vec45.into_iter().enumerate() {
+                  let base = result45.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                  {
+                    let super::super::super::super::safelmm::policy::types::Finding{ category:category41, score:score41, reason:reason41, where_:where_41, } = e;
+                    let vec42 = (category41.into_bytes()).into_boxed_slice();
+                    let ptr42 = vec42.as_ptr().cast::<u8>();
+                    let len42 = vec42.len();
+                    ::core::mem::forget(vec42);
+                    *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len42;
+                    *base.add(0).cast::<*mut u8>() = ptr42.cast_mut();
+                    *base.add(2*::core::mem::size_of::<*const u8>()).cast::<f32>() = _rt::as_f32(score41);
+                    let vec43 = (reason41.into_bytes()).into_boxed_slice();
+                    let ptr43 = vec43.as_ptr().cast::<u8>();
+                    let len43 = vec43.len();
+                    ::core::mem::forget(vec43);
+                    *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len43;
+                    *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = ptr43.cast_mut();
+                    match where_41 {
+                      Some(e) => {
+                        *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (1i32) as u8;
+                        let super::super::super::super::safelmm::policy::types::Span{ start:start44, end:end44, } = e;
+                        *base.add(4+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(start44);
+                        *base.add(8+5*::core::mem::size_of::<*const u8>()).cast::<i32>() = _rt::as_i32(end44);
+                      },
+                      None => {
+                        {
+                          *base.add(5*::core::mem::size_of::<*const u8>()).cast::<u8>() = (0i32) as u8;
+                        }
+                      },
+                    };}
+                  }
+                  *ptr31.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>() = len45;
+                  *ptr31.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>() = result45;
+                },
+              }
+              ptr31
+            } }
+            #[doc(hidden)]
+            #[allow(non_snake_case)]
+            pub unsafe fn __post_return_method_session_inspect_stream<T_: GuestSession>(arg0: *mut u8,) { unsafe {
+              let l0 = i32::from(*arg0.add(0).cast::<u8>());
+              match l0 {
+                0 => (),
+                1 => (),
+                2 => {
+                  let l1 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                  let l2 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  _rt::cabi_dealloc(l1, l2, 1);
+                  let l3 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                  let l4 = *arg0.add(5*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  let base9 = l3;
+                  let len9 = l4;
+                  for i in 0..len9 {
+                    let base = base9.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                    {
+                      let l5 = *base.add(0).cast::<*mut u8>();
+                      let l6 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      _rt::cabi_dealloc(l5, l6, 1);
+                      let l7 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l8 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      _rt::cabi_dealloc(l7, l8, 1);
+                    }
+                  }
+                  _rt::cabi_dealloc(base9, len9 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                },
+                _ => {
+                  let l10 = *arg0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                  let l11 = *arg0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  _rt::cabi_dealloc(l10, l11, 1);
+                  let l12 = *arg0.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                  let l13 = *arg0.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  let base18 = l12;
+                  let len18 = l13;
+                  for i in 0..len18 {
+                    let base = base18.add(i * (8+6*::core::mem::size_of::<*const u8>()));
+                    {
+                      let l14 = *base.add(0).cast::<*mut u8>();
+                      let l15 = *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      _rt::cabi_dealloc(l14, l15, 1);
+                      let l16 = *base.add(3*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l17 = *base.add(4*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      _rt::cabi_dealloc(l16, l17, 1);
+                    }
+                  }
+                  _rt::cabi_dealloc(base18, len18 * (8+6*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>());
+                },
+              }
+            } }
+            pub trait Guest {
+              type Session: GuestSession;
+            }
+            pub trait GuestSession: ::wit_bindgen::rt::Resource {
+
+              #[doc(hidden)]
+              unsafe fn _resource_new(val: *mut u8) -> u32
+              where Self: Sized
+              {
+                
+                #[cfg(target_arch = "wasm32")]
+                #[link(wasm_import_module = "[export]safelmm:policy/generation@1.0.0")]
+                unsafe extern "C" {
+                  #[link_name = "[resource-new]session"]
+                  fn new(_: *mut u8, ) -> i32;
+                }
+
+                #[cfg(not(target_arch = "wasm32"))]
+                unsafe extern "C" fn new(_: *mut u8, ) -> i32 { unreachable!() }
+                
+                unsafe { new(val) as u32 }
+              }
+
+              #[doc(hidden)]
+              fn _resource_rep(handle: u32) -> *mut u8
+              where Self: Sized
+              {
+                
+                #[cfg(target_arch = "wasm32")]
+                #[link(wasm_import_module = "[export]safelmm:policy/generation@1.0.0")]
+                unsafe extern "C" {
+                  #[link_name = "[resource-rep]session"]
+                  fn rep(_: i32, ) -> *mut u8;
+                }
+
+                #[cfg(not(target_arch = "wasm32"))]
+                unsafe extern "C" fn rep(_: i32, ) -> *mut u8 { unreachable!() }
+                
+                unsafe { rep(handle as i32) }
+              }
+
+              
+
+              /// Place this resource's representation into a location with a stable pointer,
+              /// returning a pointer to that location.
+              ///
+              /// This method is used to place `val` on the heap, for example, or possibly in
+              /// an arena. The returned pointer must remain valid for the lifetime of this
+              /// resource. The default implementation of this metho will place `val` onto the
+              /// heap with `Box`. The returned pointer will be deallocated by the sibling
+              /// `resource_from_raw_` function.
+              ///
+              /// # Safety
+              ///
+              /// Note that this method is not `unsafe` to call, but it is `unsafe` to
+              /// define. When overriding this method you must additionally override the
+              /// `resource_from_raw_` to insert an appropriate deallocation for the returned
+              /// pointer. In the future this might become a default associated trait bound,
+              /// but that's not stable in Rust right now.
+              #[doc(hidden)]
+              unsafe fn resource_into_raw_(val: Self::Rep) -> *mut Self::Rep
+              {
+                _rt::Box::into_raw(_rt::Box::new(val))
+              }
+
+              /// Consumes and deallocates a pointer previously returned by
+              /// `resource_into_raw_`.
+              ///
+              /// This function is used to deallocate resources and allocations associated
+              /// with the allocation routine when creating a resource. The default
+              /// implementation of this method will read `handle`'s value and deallocate it
+              /// as a `Box`.
+              ///
+              /// Note that when overriding this method you'll almost surely want to override
+              /// `resource_into_raw_` as well.
+              ///
+              /// # Safety
+              ///
+              /// This method is only safe to call with pointers previously created by
+              /// `resource_into_raw_`. For more information see `Box::from_raw` for examples.
+              #[doc(hidden)]
+              unsafe fn resource_from_raw_(handle: *mut Self::Rep) -> Self::Rep
+              {
+                *unsafe { _rt::Box::from_raw(handle) }
+              }
+
+              
+              #[allow(async_fn_in_trait)]
+              fn new(request: Request,prompt: _rt::String,) -> Self;
+              /// `drawn`: the token before, none at the beginning.
+              #[allow(async_fn_in_trait)]
+              fn adjust_logits(&self,drawn: ::core::option::Option<u32>,candidates: Candidates,) -> Biases;
+              /// `pending`: all text that this policy has not let pass. The last call has `sources`: then nothing can be held.
+              #[allow(async_fn_in_trait)]
+              fn inspect_stream(&self,pending: _rt::String,sources: ::core::option::Option<_rt::Vec::<Document>>,) -> Action;
+            }
+            #[doc(hidden)]
+            #[macro_export]
+            macro_rules! __export_safelmm_policy_generation_1_0_0_cabi{
+              ($ty:ident with_types_in $($path_to_types:tt)*) => (const _: () = {
+
+                #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[constructor]session")]
+                unsafe extern "C" fn export_constructor_session(arg0: *mut u8,) -> i32 {
+                  unsafe { $($path_to_types)*::_export_constructor_session_cabi::<<$ty as $($path_to_types)*::Guest>::Session>(arg0) }
+                }
+                #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[method]session.adjust-logits")]
+                unsafe extern "C" fn export_method_session_adjust_logits(arg0: *mut u8,arg1: i32,arg2: i32,arg3: *mut u8,arg4: usize,arg5: *mut u8,arg6: usize,) -> *mut u8 {
+                  unsafe { $($path_to_types)*::_export_method_session_adjust_logits_cabi::<<$ty as $($path_to_types)*::Guest>::Session>(arg0, arg1, arg2, arg3, arg4, arg5, arg6) }
+                }
+                #[unsafe(export_name = "cabi_post_safelmm:policy/generation@1.0.0#[method]session.adjust-logits")]
+                unsafe extern "C" fn _post_return_method_session_adjust_logits(arg0: *mut u8,) {
+                  unsafe { $($path_to_types)*::__post_return_method_session_adjust_logits::<<$ty as $($path_to_types)*::Guest>::Session>(arg0) }
+                }
+                #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[method]session.inspect-stream")]
+                unsafe extern "C" fn export_method_session_inspect_stream(arg0: *mut u8,arg1: *mut u8,arg2: usize,arg3: i32,arg4: *mut u8,arg5: usize,) -> *mut u8 {
+                  unsafe { $($path_to_types)*::_export_method_session_inspect_stream_cabi::<<$ty as $($path_to_types)*::Guest>::Session>(arg0, arg1, arg2, arg3, arg4, arg5) }
+                }
+                #[unsafe(export_name = "cabi_post_safelmm:policy/generation@1.0.0#[method]session.inspect-stream")]
+                unsafe extern "C" fn _post_return_method_session_inspect_stream(arg0: *mut u8,) {
+                  unsafe { $($path_to_types)*::__post_return_method_session_inspect_stream::<<$ty as $($path_to_types)*::Guest>::Session>(arg0) }
+                }
+
+                const _: () = {
+                  #[doc(hidden)]
+                  #[unsafe(export_name = "safelmm:policy/generation@1.0.0#[dtor]session")]
+                  #[allow(non_snake_case)]
+                  unsafe extern "C" fn dtor(rep: *mut u8) {
+                    unsafe {
+                      $($path_to_types)*::Session::dtor::<
+                      <$ty as $($path_to_types)*::Guest>::Session
+                      >(rep)
+                    }
+                  }
+                };
+                
+              };);
+            }
+            #[doc(hidden)]
+            pub use __export_safelmm_policy_generation_1_0_0_cabi;
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct _RetArea([::core::mem::MaybeUninit::<u8>; 6*::core::mem::size_of::<*const u8>()]);
+            static mut _RET_AREA: _RetArea = _RetArea([::core::mem::MaybeUninit::uninit(); 6*::core::mem::size_of::<*const u8>()]);
+
           }
+
         }
-        pub use alloc_crate::boxed::Box;
-        extern crate alloc as alloc_crate;
+      }
+    }
+    mod _rt {
+      #![allow(dead_code, unused_imports, clippy::all)]
+      pub use alloc_crate::vec::Vec;
+
+      pub fn as_i32<T: AsI32>(t: T) -> i32 {
+        t.as_i32()
       }
 
-      /// Generates `#[unsafe(no_mangle)]` functions to export the specified type as
-      /// the root implementation of all generated traits.
-      ///
-      /// For more information see the documentation of `wit_bindgen::generate!`.
-      ///
-      /// ```rust
-      /// # macro_rules! export{ ($($t:tt)*) => (); }
-      /// # trait Guest {}
-      /// struct MyType;
-      ///
-      /// impl Guest for MyType {
-      ///     // ...
-      /// }
-      ///
-      /// export!(MyType);
-      /// ```
-      #[allow(unused_macros)]
-      #[doc(hidden)]
-      #[macro_export]
-      macro_rules! __export_policy_with_vocabulary_impl {
-        ($ty:ident) => ($crate::bindings::export!($ty with_types_in $crate::bindings););
-        ($ty:ident with_types_in $($path_to_types_root:tt)*) => (
-        $($path_to_types_root)*::exports::safelmm::policy::meta::__export_safelmm_policy_meta_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::safelmm::policy::meta);
-        $($path_to_types_root)*::exports::safelmm::policy::texts::__export_safelmm_policy_texts_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::safelmm::policy::texts);
-        $($path_to_types_root)*::exports::safelmm::policy::generation::__export_safelmm_policy_generation_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::safelmm::policy::generation);
-        const _: () = {
+      pub trait AsI32 {
+        fn as_i32(self) -> i32;
+      }
 
-          #[cfg(target_arch = "wasm32")]
-          #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:safelmm:policy@1.0.0:policy-with-vocabulary:imports and exports")]
-          #[doc(hidden)]
-          #[allow(clippy::octal_escapes)]
-          pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 2514] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xc5\x12\x01A\x02\x01\
+      impl<'a, T: Copy + AsI32> AsI32 for &'a T {
+        fn as_i32(self) -> i32 {
+          (*self).as_i32()
+        }
+      }
+      
+      impl AsI32 for i32 {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for u32 {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for i16 {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for u16 {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for i8 {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for u8 {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for char {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      
+      impl AsI32 for usize {
+        #[inline]
+        fn as_i32(self) -> i32 {
+          self as i32
+        }
+      }
+      pub unsafe fn invalid_enum_discriminant<T>() -> T {
+        if cfg!(debug_assertions) {
+          panic!("invalid enum discriminant")
+        } else {
+          unsafe { core::hint::unreachable_unchecked() }
+        }
+      }
+      pub use alloc_crate::string::String;
+
+      #[cfg(target_arch = "wasm32")]
+      pub fn run_ctors_once() {
+        ::wit_bindgen::rt::run_ctors_once();
+      }
+      pub use alloc_crate::alloc;
+      pub unsafe fn cabi_dealloc(ptr: *mut u8, size: usize, align: usize) {
+        if size == 0 {
+          return;
+        }
+        unsafe {
+          let layout = alloc::Layout::from_size_align_unchecked(size, align);
+          alloc::dealloc(ptr, layout);
+        }
+      }
+      pub unsafe fn string_lift(bytes: Vec<u8>) -> String {
+        if cfg!(debug_assertions) {
+          String::from_utf8(bytes).unwrap()
+        } else {
+          unsafe { String::from_utf8_unchecked(bytes) }
+        }
+      }
+      
+      pub fn as_f32<T: AsF32>(t: T) -> f32 {
+        t.as_f32()
+      }
+
+      pub trait AsF32 {
+        fn as_f32(self) -> f32;
+      }
+
+      impl<'a, T: Copy + AsF32> AsF32 for &'a T {
+        fn as_f32(self) -> f32 {
+          (*self).as_f32()
+        }
+      }
+      
+      impl AsF32 for f32 {
+        #[inline]
+        fn as_f32(self) -> f32 {
+          self as f32
+        }
+      }
+      
+
+      use core::fmt;
+      use core::marker;
+      use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+      /// A type which represents a component model resource, either imported or
+      /// exported into this component.
+      ///
+      /// This is a low-level wrapper which handles the lifetime of the resource
+      /// (namely this has a destructor). The `T` provided defines the component model
+      /// intrinsics that this wrapper uses.
+      ///
+      /// One of the chief purposes of this type is to provide `Deref` implementations
+      /// to access the underlying data when it is owned.
+      ///
+      /// This type is primarily used in generated code for exported and imported
+      /// resources.
+      #[repr(transparent)]
+      pub struct Resource<T: WasmResource> {
+        // NB: This would ideally be `u32` but it is not. The fact that this has
+        // interior mutability is not exposed in the API of this type except for the
+        // `take_handle` method which is supposed to in theory be private.
+        //
+        // This represents, almost all the time, a valid handle value. When it's
+        // invalid it's stored as `u32::MAX`.
+        handle: AtomicU32,
+        _marker: marker::PhantomData<T>,
+      }
+
+      /// A trait which all wasm resources implement, namely providing the ability to
+      /// drop a resource.
+      ///
+      /// This generally is implemented by generated code, not user-facing code.
+      #[allow(clippy::missing_safety_doc)]
+      pub unsafe trait WasmResource {
+        /// Invokes the `[resource-drop]...` intrinsic.
+        unsafe fn drop(handle: u32);
+      }
+
+      impl<T: WasmResource> Resource<T> {
+        #[doc(hidden)]
+        pub unsafe fn from_handle(handle: u32) -> Self {
+          debug_assert!(handle != 0 && handle != u32::MAX);
+          Self {
+            handle: AtomicU32::new(handle),
+            _marker: marker::PhantomData,
+          }
+        }
+
+        /// Takes ownership of the handle owned by `resource`.
+        ///
+        /// Note that this ideally would be `into_handle` taking `Resource<T>` by
+        /// ownership. The code generator does not enable that in all situations,
+        /// unfortunately, so this is provided instead.
+        ///
+        /// Also note that `take_handle` is in theory only ever called on values
+        /// owned by a generated function. For example a generated function might
+        /// take `Resource<T>` as an argument but then call `take_handle` on a
+        /// reference to that argument. In that sense the dynamic nature of
+        /// `take_handle` should only be exposed internally to generated code, not
+        /// to user code.
+        #[doc(hidden)]
+        pub fn take_handle(resource: &Resource<T>) -> u32 {
+          resource.handle.swap(u32::MAX, Relaxed)
+        }
+
+        #[doc(hidden)]
+        pub fn handle(resource: &Resource<T>) -> u32 {
+          resource.handle.load(Relaxed)
+        }
+      }
+
+      impl<T: WasmResource> fmt::Debug for Resource<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+          f.debug_struct("Resource")
+          .field("handle", &self.handle)
+          .finish()
+        }
+      }
+
+      impl<T: WasmResource> Drop for Resource<T> {
+        fn drop(&mut self) {
+          unsafe {
+            match self.handle.load(Relaxed) {
+              // If this handle was "taken" then don't do anything in the
+              // destructor.
+              u32::MAX => {}
+
+              // ... but otherwise do actually destroy it with the imported
+              // component model intrinsic as defined through `T`.
+              other => T::drop(other),
+            }
+          }
+        }
+      }
+      pub use alloc_crate::boxed::Box;
+      extern crate alloc as alloc_crate;
+    }
+
+    /// Generates `#[unsafe(no_mangle)]` functions to export the specified type as
+    /// the root implementation of all generated traits.
+    ///
+    /// For more information see the documentation of `wit_bindgen::generate!`.
+    ///
+    /// ```rust
+    /// # macro_rules! export{ ($($t:tt)*) => (); }
+    /// # trait Guest {}
+    /// struct MyType;
+    ///
+    /// impl Guest for MyType {
+    ///     // ...
+    /// }
+    ///
+    /// export!(MyType);
+    /// ```
+    #[allow(unused_macros)]
+    #[doc(hidden)]
+    #[macro_export]
+    macro_rules! __export_policy_with_vocabulary_impl {
+      ($ty:ident) => ($crate::bindings::export!($ty with_types_in $crate::bindings););
+      ($ty:ident with_types_in $($path_to_types_root:tt)*) => (
+      $($path_to_types_root)*::exports::safelmm::policy::meta::__export_safelmm_policy_meta_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::safelmm::policy::meta);
+      $($path_to_types_root)*::exports::safelmm::policy::texts::__export_safelmm_policy_texts_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::safelmm::policy::texts);
+      $($path_to_types_root)*::exports::safelmm::policy::generation::__export_safelmm_policy_generation_1_0_0_cabi!($ty with_types_in $($path_to_types_root)*::exports::safelmm::policy::generation);
+      const _: () = {
+
+        #[cfg(target_arch = "wasm32")]
+        #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:safelmm:policy@1.0.0:policy-with-vocabulary:imports and exports")]
+        #[doc(hidden)]
+        #[allow(clippy::octal_escapes)]
+        pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 2526] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xd1\x12\x01A\x02\x01\
 A\x16\x01B\x09\x01@\0\0y\x04\0\x03len\x01\0\x01p}\x01k\x01\x01@\x01\x02idy\0\x02\
 \x04\0\x05piece\x01\x03\x01py\x01@\x01\x04texts\0\x04\x04\0\x08tokenize\x01\x05\x03\
 \0\x1fsafelmm:policy/vocabulary@1.0.0\x05\0\x01B\x04\x01m\x04\x05debug\x04info\x04\
 warn\x05error\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x07messages\x01\0\x04\
-\0\x03log\x01\x02\x03\0\x18safelmm:policy/log@1.0.0\x05\x01\x01B7\x01m\x05\x0dsc\
+\0\x03log\x01\x02\x03\0\x18safelmm:policy/log@1.0.0\x05\x01\x01B8\x01m\x05\x0dsc\
 reen-prompt\x0ffilter-passages\x0dadjust-logits\x0einspect-stream\x0freview-resp\
 onse\x04\0\x04hook\x03\0\0\x01m\x04\x01g\x02pg\x01r\x01x\x04\0\x06rating\x03\0\x02\
 \x01m\x02\x0acommercial\x0enon-commercial\x04\0\x0cdeclared-use\x03\0\x04\x01m\x01\
@@ -3533,53 +3662,53 @@ ing\x03\0&\x01q\x04\x04pass\0\0\x04hold\x01y\0\x07replace\x01%\0\x04stop\x01'\0\
 \0\x06action\x03\0(\x01r\x02\x07pointers\x07messages\x04\0\x0dsetting-error\x03\0\
 *\x01ps\x01q\x04\x0dscreen-prompt\x01s\0\x0efilter-passage\x01\x1d\0\x0einspect-\
 stream\x01,\0\x0freview-response\x01s\0\x04\0\x05probe\x03\0-\x01m\x05\x05allow\x04\
-flag\x07rewrite\x04deny\x07abstain\x04\0\x07outcome\x03\0/\x01r\x06\x04names\x08\
-settings\x08\x05probe.\x08expected0\x08category\x08\x04text\x08\x04\0\x06vector\x03\
-\01\x01p\x01\x01p\x07\x01r\x08\x04names\x07versions\x07summarys\x05hooks3\x0acat\
-egories,\x09languages,\x0ccapabilities4\x0fsettings-schemas\x04\0\x0bdescription\
-\x03\05\x03\0\x1asafelmm:policy/types@1.0.0\x05\x02\x02\x03\0\x02\x0bdescription\
-\x02\x03\0\x02\x0dsetting-error\x02\x03\0\x02\x06vector\x01B\x0f\x02\x03\x02\x01\
-\x03\x04\0\x0bdescription\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0dsetting-error\x03\
-\0\x02\x02\x03\x02\x01\x05\x04\0\x06vector\x03\0\x04\x01@\0\0\x01\x04\0\x08descr\
-ibe\x01\x06\x01p\x03\x01j\0\x01\x07\x01@\x01\x08settingss\0\x08\x04\0\x09configu\
-re\x01\x09\x01p\x05\x01@\0\0\x0a\x04\0\x07vectors\x01\x0b\x04\0\x19safelmm:polic\
-y/meta@1.0.0\x05\x06\x02\x03\0\x02\x07request\x02\x03\0\x02\x07verdict\x02\x03\0\
-\x02\x07passage\x02\x03\0\x02\x08document\x01B\x11\x02\x03\x02\x01\x07\x04\0\x07\
-request\x03\0\0\x02\x03\x02\x01\x08\x04\0\x07verdict\x03\0\x02\x02\x03\x02\x01\x09\
-\x04\0\x07passage\x03\0\x04\x02\x03\x02\x01\x0a\x04\0\x08document\x03\0\x06\x01@\
-\x02\x07request\x01\x04texts\0\x03\x04\0\x0dscreen-prompt\x01\x08\x01p\x05\x01p\x03\
-\x01@\x02\x07request\x01\x08passages\x09\0\x0a\x04\0\x0ffilter-passages\x01\x0b\x01\
-p\x07\x01@\x03\x07request\x01\x04texts\x07sources\x0c\0\x03\x04\0\x0freview-resp\
-onse\x01\x0d\x04\0\x1asafelmm:policy/texts@1.0.0\x05\x0b\x02\x03\0\x02\x0acandid\
-ates\x02\x03\0\x02\x06biases\x02\x03\0\x02\x06action\x01B\x16\x02\x03\x02\x01\x07\
-\x04\0\x07request\x03\0\0\x02\x03\x02\x01\x0c\x04\0\x0acandidates\x03\0\x02\x02\x03\
-\x02\x01\x0d\x04\0\x06biases\x03\0\x04\x02\x03\x02\x01\x0e\x04\0\x06action\x03\0\
-\x06\x02\x03\x02\x01\x0a\x04\0\x08document\x03\0\x08\x04\0\x07session\x03\x01\x01\
-i\x0a\x01@\x02\x07request\x01\x06prompts\0\x0b\x04\0\x14[constructor]session\x01\
-\x0c\x01h\x0a\x01ky\x01@\x03\x04self\x0d\x05drawn\x0e\x0acandidates\x03\0\x05\x04\
-\0\x1d[method]session.adjust-logits\x01\x0f\x01p\x09\x01k\x10\x01@\x03\x04self\x0d\
-\x07pendings\x07sources\x11\0\x07\x04\0\x1e[method]session.inspect-stream\x01\x12\
-\x04\0\x1fsafelmm:policy/generation@1.0.0\x05\x0f\x04\0+safelmm:policy/policy-wi\
-th-vocabulary@1.0.0\x04\0\x0b\x1c\x01\0\x16policy-with-vocabulary\x03\0\0\0G\x09\
-producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rus\
-t\x060.61.1";
-        };
-        )
-      }
-      #[doc(inline)]
-      pub use __export_policy_with_vocabulary_impl as export;
+flag\x07rewrite\x04deny\x07abstain\x04\0\x07outcome\x03\0/\x01p\x1b\x01r\x07\x04\
+names\x08settings\x08\x05probe.\x08expected0\x08category\x08\x04text\x08\x07sour\
+ces1\x04\0\x06vector\x03\02\x01p\x01\x01p\x07\x01r\x08\x04names\x07versions\x07s\
+ummarys\x05hooks4\x0acategories,\x09languages,\x0ccapabilities5\x0fsettings-sche\
+mas\x04\0\x0bdescription\x03\06\x03\0\x1asafelmm:policy/types@1.0.0\x05\x02\x02\x03\
+\0\x02\x0bdescription\x02\x03\0\x02\x0dsetting-error\x02\x03\0\x02\x06vector\x01\
+B\x0f\x02\x03\x02\x01\x03\x04\0\x0bdescription\x03\0\0\x02\x03\x02\x01\x04\x04\0\
+\x0dsetting-error\x03\0\x02\x02\x03\x02\x01\x05\x04\0\x06vector\x03\0\x04\x01@\0\
+\0\x01\x04\0\x08describe\x01\x06\x01p\x03\x01j\0\x01\x07\x01@\x01\x08settingss\0\
+\x08\x04\0\x09configure\x01\x09\x01p\x05\x01@\0\0\x0a\x04\0\x07vectors\x01\x0b\x04\
+\0\x19safelmm:policy/meta@1.0.0\x05\x06\x02\x03\0\x02\x07request\x02\x03\0\x02\x07\
+verdict\x02\x03\0\x02\x07passage\x02\x03\0\x02\x08document\x01B\x11\x02\x03\x02\x01\
+\x07\x04\0\x07request\x03\0\0\x02\x03\x02\x01\x08\x04\0\x07verdict\x03\0\x02\x02\
+\x03\x02\x01\x09\x04\0\x07passage\x03\0\x04\x02\x03\x02\x01\x0a\x04\0\x08documen\
+t\x03\0\x06\x01@\x02\x07request\x01\x04texts\0\x03\x04\0\x0dscreen-prompt\x01\x08\
+\x01p\x05\x01p\x03\x01@\x02\x07request\x01\x08passages\x09\0\x0a\x04\0\x0ffilter\
+-passages\x01\x0b\x01p\x07\x01@\x03\x07request\x01\x04texts\x07sources\x0c\0\x03\
+\x04\0\x0freview-response\x01\x0d\x04\0\x1asafelmm:policy/texts@1.0.0\x05\x0b\x02\
+\x03\0\x02\x0acandidates\x02\x03\0\x02\x06biases\x02\x03\0\x02\x06action\x01B\x16\
+\x02\x03\x02\x01\x07\x04\0\x07request\x03\0\0\x02\x03\x02\x01\x0c\x04\0\x0acandi\
+dates\x03\0\x02\x02\x03\x02\x01\x0d\x04\0\x06biases\x03\0\x04\x02\x03\x02\x01\x0e\
+\x04\0\x06action\x03\0\x06\x02\x03\x02\x01\x0a\x04\0\x08document\x03\0\x08\x04\0\
+\x07session\x03\x01\x01i\x0a\x01@\x02\x07request\x01\x06prompts\0\x0b\x04\0\x14[\
+constructor]session\x01\x0c\x01h\x0a\x01ky\x01@\x03\x04self\x0d\x05drawn\x0e\x0a\
+candidates\x03\0\x05\x04\0\x1d[method]session.adjust-logits\x01\x0f\x01p\x09\x01\
+k\x10\x01@\x03\x04self\x0d\x07pendings\x07sources\x11\0\x07\x04\0\x1e[method]ses\
+sion.inspect-stream\x01\x12\x04\0\x1fsafelmm:policy/generation@1.0.0\x05\x0f\x04\
+\0+safelmm:policy/policy-with-vocabulary@1.0.0\x04\0\x0b\x1c\x01\0\x16policy-wit\
+h-vocabulary\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x07\
+0.258.3\x10wit-bindgen-rust\x060.61.1";
+      };
+      )
+    }
+    #[doc(inline)]
+    pub use __export_policy_with_vocabulary_impl as export;
 
-      #[cfg(target_arch = "wasm32")]
-      #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:safelmm:policy@1.0.0:policy-with-vocabulary-with-all-of-its-exports-removed:encoded world")]
-      #[doc(hidden)]
-      #[allow(clippy::octal_escapes)]
-      pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1696] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xf3\x0b\x01A\x02\x01\
+    #[cfg(target_arch = "wasm32")]
+    #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:safelmm:policy@1.0.0:policy-with-vocabulary-with-all-of-its-exports-removed:encoded world")]
+    #[doc(hidden)]
+    #[allow(clippy::octal_escapes)]
+    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1708] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xff\x0b\x01A\x02\x01\
 A\x06\x01B\x09\x01@\0\0y\x04\0\x03len\x01\0\x01p}\x01k\x01\x01@\x01\x02idy\0\x02\
 \x04\0\x05piece\x01\x03\x01py\x01@\x01\x04texts\0\x04\x04\0\x08tokenize\x01\x05\x03\
 \0\x1fsafelmm:policy/vocabulary@1.0.0\x05\0\x01B\x04\x01m\x04\x05debug\x04info\x04\
 warn\x05error\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x07messages\x01\0\x04\
-\0\x03log\x01\x02\x03\0\x18safelmm:policy/log@1.0.0\x05\x01\x01B7\x01m\x05\x0dsc\
+\0\x03log\x01\x02\x03\0\x18safelmm:policy/log@1.0.0\x05\x01\x01B8\x01m\x05\x0dsc\
 reen-prompt\x0ffilter-passages\x0dadjust-logits\x0einspect-stream\x0freview-resp\
 onse\x04\0\x04hook\x03\0\0\x01m\x04\x01g\x02pg\x01r\x01x\x04\0\x06rating\x03\0\x02\
 \x01m\x02\x0acommercial\x0enon-commercial\x04\0\x0cdeclared-use\x03\0\x04\x01m\x01\
@@ -3601,18 +3730,19 @@ ing\x03\0&\x01q\x04\x04pass\0\0\x04hold\x01y\0\x07replace\x01%\0\x04stop\x01'\0\
 \0\x06action\x03\0(\x01r\x02\x07pointers\x07messages\x04\0\x0dsetting-error\x03\0\
 *\x01ps\x01q\x04\x0dscreen-prompt\x01s\0\x0efilter-passage\x01\x1d\0\x0einspect-\
 stream\x01,\0\x0freview-response\x01s\0\x04\0\x05probe\x03\0-\x01m\x05\x05allow\x04\
-flag\x07rewrite\x04deny\x07abstain\x04\0\x07outcome\x03\0/\x01r\x06\x04names\x08\
-settings\x08\x05probe.\x08expected0\x08category\x08\x04text\x08\x04\0\x06vector\x03\
-\01\x01p\x01\x01p\x07\x01r\x08\x04names\x07versions\x07summarys\x05hooks3\x0acat\
-egories,\x09languages,\x0ccapabilities4\x0fsettings-schemas\x04\0\x0bdescription\
-\x03\05\x03\0\x1asafelmm:policy/types@1.0.0\x05\x02\x04\0Ksafelmm:policy/policy-\
-with-vocabulary-with-all-of-its-exports-removed@1.0.0\x04\0\x0b<\x01\06policy-wi\
-th-vocabulary-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cpro\
-cessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+flag\x07rewrite\x04deny\x07abstain\x04\0\x07outcome\x03\0/\x01p\x1b\x01r\x07\x04\
+names\x08settings\x08\x05probe.\x08expected0\x08category\x08\x04text\x08\x07sour\
+ces1\x04\0\x06vector\x03\02\x01p\x01\x01p\x07\x01r\x08\x04names\x07versions\x07s\
+ummarys\x05hooks4\x0acategories,\x09languages,\x0ccapabilities5\x0fsettings-sche\
+mas\x04\0\x0bdescription\x03\06\x03\0\x1asafelmm:policy/types@1.0.0\x05\x02\x04\0\
+Ksafelmm:policy/policy-with-vocabulary-with-all-of-its-exports-removed@1.0.0\x04\
+\0\x0b<\x01\06policy-with-vocabulary-with-all-of-its-exports-removed\x03\0\0\0G\x09\
+producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rus\
+t\x060.61.1";
 
-      #[inline(never)]
-      #[doc(hidden)]
-      pub fn __link_custom_section_describing_imports() {
-        ::wit_bindgen::rt::maybe_link_cabi_realloc();
-      }
-      
+    #[inline(never)]
+    #[doc(hidden)]
+    pub fn __link_custom_section_describing_imports() {
+      ::wit_bindgen::rt::maybe_link_cabi_realloc();
+    }
+    

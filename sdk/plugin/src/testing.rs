@@ -151,13 +151,13 @@ pub fn try_vector<P: Policy>(description: &Description, vector: &Vector) -> Resu
         Probe::ScreenPrompt(text) => (Hook::ScreenPrompt, vec![judged(policy.screen_prompt(&request, text), text)?]),
         Probe::FilterPassage(passage) => (Hook::FilterPassages, vec![filtered(&*policy, &request, passage)?]),
         Probe::ReviewResponse(text) => {
-            (Hook::ReviewResponse, vec![judged(policy.review_response(&request, text, &[]), text)?])
+            (Hook::ReviewResponse, vec![judged(policy.review_response(&request, text, &vector.sources), text)?])
         }
         Probe::InspectStream(pieces) => {
             let whole = [pieces.concat()];
             let mut answers = Vec::new();
             for pieces in cuttings(pieces).into_iter().chain(cuttings(&whole)) {
-                let tried = stream(&policy, &request, "", &pieces, &[]);
+                let tried = stream(&policy, &request, "", &pieces, &vector.sources);
                 answers.push(tried.map_err(|e| format!("cut as {pieces:?}: {e}"))?);
             }
             (Hook::InspectStream, answers)

@@ -164,7 +164,7 @@ impl Document {
 
 impl Vector {
     fn of(name: &str, probe: Probe, expected: Outcome) -> Self {
-        Vector { name: name.into(), settings: None, probe, expected, category: None, text: None }
+        Vector { name: name.into(), settings: None, probe, expected, category: None, text: None, sources: Vec::new() }
     }
 
     /// Asks about a prompt.
@@ -202,6 +202,12 @@ impl Vector {
     /// This text must come out.
     pub fn text(mut self, text: impl Into<String>) -> Self {
         self.text = Some(text.into());
+        self
+    }
+
+    /// These documents had a part in the answer.
+    pub fn sources(mut self, sources: impl IntoIterator<Item = Document>) -> Self {
+        self.sources = sources.into_iter().collect();
         self
     }
 }

@@ -144,6 +144,6 @@ function finding(text, { at, word }, offset) {
   return { category: CATEGORY, score: 1, reason: "A word that is excluded here.", where };
 }
 
-function vector(name, probe, expected, { settings, category, text } = {}) {
-  return { name, settings, probe, expected, category, text };
+function vector(name, probe, expected, { settings, category, text, sources = [] } = {}) {
+  return { name, settings, probe, expected, category, text, sources };
 }

@@ -91,5 +91,5 @@ class Generation(exports.Generation):
     pass
 
 
-def vector(name, probe, expected, settings=None, category=None, text=None):
-    return types.Vector(name, settings, probe, expected, category, text)
+def vector(name, probe, expected, settings=None, category=None, text=None, sources=()):
+    return types.Vector(name, settings, probe, expected, category, text, list(sources))

@@ -8,7 +8,8 @@ mod phrases;
 
 use phrases::Phrases;
 use safelmm_plugin::{
-    Action, Description, Document, Finding, Hook, Outcome, Policy, Request, Session, SettingError, Vector, policy,
+    Action, Description, Document, Finding, Hook, Obligation, Outcome, Policy, Request, Session, SettingError, Vector,
+    policy,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -102,14 +103,36 @@ impl Policy for LicenseObligations {
     }
 
     fn vectors() -> Vec<Vector> {
-        vec![
+        let by_language = phrases::PHRASES.iter().map(|phrases| {
+            let (language, heading, [attribution, share_alike, ..]) = phrases;
+            let work = Document {
+                obligations: vec![Obligation::Attribution, Obligation::ShareAlike],
+                ..Document::new("d", "Bees at Home", "R. Imker", "CC-BY-SA-4.0", "https://example.org/bees")
+            };
+            Vector::stream(&format!("a notice ({language})"), ["…"], Outcome::Rewrite)
+                .settings(format!(r#"{{"language": "{language}"}}"#))
+                .sources([work])
+                .category(CATEGORY)
+                .text(format!(
+                    "…\n\n{heading}\n- Bees at Home · R. Imker · CC-BY-SA-4.0 · https://example.org/bees \
+                     ({attribution}, {share_alike})"
+                ))
+        });
+        let free = Document::new("f", "Common Things", "Many", "CC0-1.0", "");
+        let mut vectors = vec![
             Vector::stream("an answer without sources", ["Water boils ", "at 100 °C."], Outcome::Allow)
                 .text("Water boils at 100 °C."),
             Vector::stream("nothing", [""], Outcome::Allow).text(""),
-            Vector::stream("a notice of one's own", ["Sources: none."], Outcome::Allow)
-                .settings(r#"{"language": "mt", "heading": "Sources", "all": true}"#)
-                .text("Sources: none."),
-        ]
+            Vector::stream("a source that asks for nothing", ["Yes."], Outcome::Allow)
+                .sources([free.clone()])
+                .text("Yes."),
+            Vector::stream("a heading of one's own", ["Yes."], Outcome::Rewrite)
+                .settings(r#"{"language": "mt", "heading": "Sources:", "all": true}"#)
+                .sources([free])
+                .text("Yes.\n\nSources:\n- Common Things · Many · CC0-1.0"),
+        ];
+        vectors.extend(by_language);
+        vectors
     }
 
     fn session(&self, request: &Request, _prompt: &str) -> Answer {

@@ -18,7 +18,8 @@ fn main() -> ExitCode {
     match run(Cli::parse(), &mut telemetry) {
         Ok(code) => code,
         Err(error) => {
-            cli::say(&format!("error: {error:#}\n"));
+            // Each error tells its cause in its own text.
+            cli::say(&format!("error: {error}\n"));
             ExitCode::FAILURE
         }
     }

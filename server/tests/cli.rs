@@ -26,11 +26,13 @@ fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// A start that must fail: exit code 1 and one message with these parts.
+/// A start that must fail: exit code 1 and one message with these parts, which tells its cause once.
 fn fails(arguments: &[&str], parts: &[&str]) {
     let (code, stdout, stderr) = run(arguments);
     assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
     assert_eq!(stderr.matches("error: ").count(), 1, "{stderr}");
+    let cause = stderr.trim().rsplit(": ").next().unwrap_or_default();
+    assert_eq!(stderr.matches(cause).count(), 1, "a cause is told once: {stderr}");
     for part in parts {
         assert!(stderr.contains(part), "no {part:?} in: {stderr}");
     }

@@ -4,7 +4,7 @@ use safelmm_model::{ChatMessage, TokenizerError};
 
 use super::error::ApiError;
 use super::json::Any;
-use super::request::{Content, ContentPart, Message, ToolCall};
+use super::request::{Content, Message, ToolCall};
 use super::screener::Screener;
 use crate::app::App;
 
@@ -46,14 +46,9 @@ pub fn check(messages: Vec<Message>, app: &App, screener: &Screener) -> Result<V
 
 /// What is said in a conversation, by whomever: the contents of its messages and the arguments of its calls.
 pub fn texts(messages: &[Message]) -> Vec<String> {
-    let content = |message: &Message| match &message.content {
-        Some(Content::Text(text)) => text.clone(),
-        Some(Content::Parts(parts)) => parts.iter().map(|part| &part.text[..]).collect(),
-        None => String::new(),
-    };
     let of_message = |message: &Message| {
         let calls = message.tool_calls.iter().flatten().map(|call| call.function.arguments.clone());
-        std::iter::once(content(message)).chain(calls).collect::<Vec<_>>()
+        message.content.as_ref().map(Content::text).into_iter().chain(calls).collect::<Vec<_>>()
     };
     messages.iter().flat_map(of_message).filter(|text| !text.is_empty()).collect()
 }
@@ -89,8 +84,7 @@ fn check_message(message: Message, takes_tools: bool, path: &str) -> Result<Chat
         return Err(error(name, &format!("cannot be honoured: {}", TokenizerError::NoTools)));
     }
     let content = match content {
-        Some(Content::Text(text)) => text,
-        Some(Content::Parts(parts)) => parts.into_iter().map(|ContentPart { kind: _, text }| text).collect(),
+        Some(content) => content.text(),
         None if !calls.is_empty() => String::new(),
         None => return Err(error("content", "is missing")),
     };

@@ -18,12 +18,13 @@ fn sample() -> String {
 pub(super) fn check(args: &CheckArgs) -> Result<(), PluginFailure> {
     let settings = settings(&args.component)?;
     let opened = Opened::new(&args.component)?;
-    let component = opened.component()?;
+    let bytes = opened.bytes()?;
+    let component = opened.component_of(&bytes)?;
     let mut out = io::stdout().lock();
     describe(&component, &mut out)?;
     // A section that says something else is not loaded.
     let wrong = |error| opened.failed(LoadError::Section(error));
-    match Description::read(&opened.bytes()?).map_err(wrong)? {
+    match Description::read(&bytes).map_err(wrong)? {
         Some(_) => writeln!(out, "section       says the same without being run")?,
         None => writeln!(out, "section       none: `safelmm plugin describe FILE --write` writes one")?,
     }
@@ -48,7 +49,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(), PluginFailure> {
         return Err(PluginFailure::Checks(failed));
     }
     let costs = Arc::new(Costs::default());
-    let policy = WasmPolicy::load(&opened.sandbox, &opened.bytes()?, opened.settings(settings, costs.clone()));
+    let policy = WasmPolicy::load(&opened.sandbox, &bytes, opened.settings(settings, costs.clone()));
     let policy = policy.map_err(|error| opened.failed(error))?;
     let failed = measure(policy, &costs, &mut out)?;
     if failed > 0 { Err(PluginFailure::Checks(failed)) } else { Ok(()) }

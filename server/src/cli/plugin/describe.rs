@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 
-use safelmm_plugins::host::{Description, LoadError, without};
+use safelmm_plugins::host::{Description, LoadError};
 
 use super::{DescribeArgs, Opened, PluginFailure};
 use crate::config::Source;
@@ -24,7 +24,7 @@ pub(super) fn describe(args: &DescribeArgs) -> Result<(), PluginFailure> {
         return Err(PluginFailure::NoFile(opened.source));
     };
     // What its section says now may be out of date.
-    let component = opened.component_of(&without(&bytes).map_err(wrong)?)?;
+    let component = opened.component_of(&Description::erase(&bytes).map_err(wrong)?)?;
     let written = Description::of(&component).write(&bytes).map_err(wrong)?;
     let beside = path.with_extension("wasm.part");
     let done = fs::write(&beside, written).and_then(|()| fs::rename(&beside, path));

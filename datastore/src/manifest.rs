@@ -14,7 +14,7 @@ use crate::gate::Group;
 use crate::store::StoreSettings;
 
 /// Version of the whole folder's format.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 /// Name of the file.
 pub(crate) const FILE: &str = "manifest.json";
 
@@ -118,12 +118,13 @@ mod tests {
     use super::*;
     use crate::rating::Rating;
 
-    /// A manifest as version 1 writes it. Whoever must change this text has made a new format: raise [`FORMAT_VERSION`], so
+    /// A manifest as version 2 writes it. Whoever must change this text has made a new format: raise [`FORMAT_VERSION`], so
     /// that older programs say what they met instead of calling it damaged.
-    const VERSION_1: &str = concat!(
-        r#"{"format_version":1,"settings":{"name":"books","model_fingerprint":"f1","key_layer":2,"dim":8,"#,
+    const VERSION_2: &str = concat!(
+        r#"{"format_version":2,"settings":{"name":"books","model_fingerprint":"f1","key_layer":2,"dim":8,"#,
         r#""vocab_size":100,"passage_tokens":1024,"passage_stride":512,"passage_encoder":"","#,
-        r#""segment_tokens":16777216,"index":{"m":16,"ef_construction":200,"exact_below":50000,"#,
+        r#""segment_tokens":16777216,"keys":{"m":16,"ef_construction":200,"exact_below":50000,"#,
+        r#""inverted_above":2048,"seed":0},"passages":{"m":16,"ef_construction":200,"exact_below":50000,"#,
         r#""inverted_above":250000,"seed":0}},"public_key":"aa","sequence":0,"generation":1,"next_document":1,"#,
         r#""next_segment":1,"catalogue":{"documents":{"records":0,"#,
         r#""sum":"0000000000000000000000000000000000000000000000000000000000000000"},"removals":{"records":0,"#,
@@ -148,7 +149,7 @@ mod tests {
             indexed: true,
         });
         manifest.licenses.insert("CC-BY-4.0".to_owned(), 2);
-        assert_eq!(serde_json::to_string(&manifest).unwrap(), VERSION_1);
-        assert_eq!(serde_json::from_str::<Manifest>(VERSION_1).unwrap(), manifest);
+        assert_eq!(serde_json::to_string(&manifest).unwrap(), VERSION_2);
+        assert_eq!(serde_json::from_str::<Manifest>(VERSION_2).unwrap(), manifest);
     }
 }

@@ -38,7 +38,7 @@ pub fn efforts(
             if stop.load(Ordering::Relaxed) {
                 return Err(IndexError::Stopped);
             }
-            Ok((row, nearest(&Structure::Exact { bounds: None }, vectors, row, (most, 0), scratch)))
+            Ok((row, nearest(&Structure::Exact { bounds: None, inverted: None }, vectors, row, (most, 0), scratch)))
         })
         .collect::<Result<_, _>>()?;
     let recall = |k: usize, effort: usize| -> Result<f64, IndexError> {

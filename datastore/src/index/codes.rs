@@ -69,6 +69,11 @@ impl Quantizer {
         Quantizer { mean, rotation, scale }
     }
 
+    /// The square of a step: squared distances of codes times this are those of vectors, about.
+    pub fn unit(&self) -> f32 {
+        1.0 / (self.scale * self.scale)
+    }
+
     /// Centred, rotated and in steps, still as floats: `values` is `[dim]`. Returns how far the rounding moves them: a
     /// distance in steps.
     fn transform(&self, values: &mut [f32]) -> f32 {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{IndexError, IndexKind, IndexParams};
 
 const FILE: &str = "index.json";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The effort that reaches the intended recall for this many neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(Description::open(folder.path()).unwrap(), description);
         let path = folder.path().join(FILE);
         let text = std::fs::read_to_string(&path).unwrap();
-        for damaged in [&text[..text.len() / 2], &text.replacen("2", "7", 1), &text.replace("exact", "exakt")] {
+        for damaged in [&text[..text.len() / 2], &text.replacen("3", "7", 1), &text.replace("exact", "exakt")] {
             std::fs::write(&path, damaged).unwrap();
             assert!(matches!(Description::open(folder.path()), Err(IndexError::Damaged { .. })), "{damaged}");
         }

@@ -1,12 +1,13 @@
 //! Every row is compared: by its vector where there are few, else by its code first, of which it is known how far it is
 //! from the vector, and by the vector only where the code leaves doubt. Either way the nearest rows are found.
 //!
-//! `errors.f32`: the distance between each row and its code, in steps (`[rows]` f32). With e_x for the row, e_q for the query
+//! `errors.f32`: the distance between each row and its code, in steps (`[rows]` f32), in the order of the codes. With e_x for the row, e_q for the query
 //! and D for the distance of the codes, the triangle inequality puts the distance of the vectors into D ± (e_x + e_q). The
 //! k-th smallest upper end is a distance that k rows keep to: what has its lower end beyond it is not among the nearest.
 
 use std::path::Path;
 
+use half::f16;
 use rayon::prelude::*;
 
 use super::IndexError;
@@ -14,7 +15,7 @@ use super::codes::{Codes, Quantizer};
 use super::file::{FileReader, FileWriter};
 use super::graph::{Allowed, CodeArena};
 use super::scratch::Scratch;
-use super::top::{Smallest, distance, float_key};
+use super::top::{Smallest, distance, float_key, row};
 use super::vectors::Vectors;
 use crate::kernels::{code_len, prefetch, scan_dots, squared_l2};
 
@@ -36,12 +37,17 @@ pub fn search(vectors: &Vectors, query: &[f32], allowed: Allowed<'_>, scratch: &
     }
 }
 
-/// Writes how far each row is from its code.
-pub fn write_errors(dir: &Path, vectors: &Vectors, quantizer: &Quantizer) -> Result<(), IndexError> {
+/// Writes how far each row is from its code, in the order of the codes: the i-th of them is that of `row(i)`.
+pub fn write_errors(
+    dir: &Path,
+    vectors: &Vectors,
+    quantizer: &Quantizer,
+    row: impl Fn(usize) -> u32 + Sync,
+) -> Result<(), IndexError> {
     let mut file = FileWriter::create(&dir.join(FILE), MAGIC, [0; 3])?;
-    let rows = 0..vectors.len() as u32;
-    let errors: Vec<f32> =
-        rows.into_par_iter().map_init(Vec::new, |values, row| quantizer.error(vectors.row(row), values)).collect();
+    let places = 0..vectors.len();
+    let error = |values: &mut Vec<f32>, place| quantizer.error(vectors.row(row(place)), values);
+    let errors: Vec<f32> = places.into_par_iter().map_init(Vec::new, error).collect();
     file.write(&errors)?;
     file.finish(vectors.len())
 }
@@ -65,9 +71,23 @@ impl Bounds {
         Ok(Bounds { codes, errors, place })
     }
 
-    /// As [`search`]: those `k` rows that are nearest are among what is offered.
-    pub fn search(&self, vectors: &Vectors, query: &[f32], k: usize, allowed: Allowed<'_>, scratch: &mut Scratch) {
+    /// The codes, in the order of places where there are lists.
+    pub fn codes(&self) -> &Codes {
+        &self.codes
+    }
+
+    /// As [`search`]: those `k` rows that are nearest are among what is offered. `places`: the row of each code, where they
+    /// do not stand in the order of rows.
+    pub fn search(
+        &self,
+        (vectors, places): (&Vectors, Option<&[u32]>),
+        query: &[f32],
+        k: usize,
+        allowed: Allowed<'_>,
+        scratch: &mut Scratch,
+    ) {
         let Scratch { query: code, nearest, candidates, distances, ids, .. } = scratch;
+        let row_of = |place: u32| places.map_or(place, |rows| rows[place as usize]);
         let error = self.codes.quantizer().query(query, code);
         let CodeArena { codes, squares } = self.codes.arena();
         let errors: &[f32] = self.errors.view(self.place, vectors.len());
@@ -85,11 +105,12 @@ impl Bounds {
                 }
             },
         );
-        let is_allowed = |row: u32| allowed.is_none_or(|allowed| allowed(row));
+        // Of a damaged file a row may be none.
+        let is_allowed = |row: u32| (row as usize) < vectors.len() && allowed.is_none_or(|allowed| allowed(row));
         candidates.start(k);
-        for (row, (d, e)) in (0_u32..).zip(distances.iter().zip(errors)) {
-            let upper = float_key(d + e, row);
-            if upper < candidates.limit() && is_allowed(row) {
+        for (place, (d, e)) in (0_u32..).zip(distances.iter().zip(errors)) {
+            let upper = float_key(d + e, row_of(place));
+            if upper < candidates.limit() && is_allowed(row(upper)) {
                 candidates.push(upper);
             }
         }
@@ -99,31 +120,49 @@ impl Bounds {
         let rounding = ROUNDING * (2.0 * furthest + code.length);
         let limit = furthest + 2.0 * error + rounding;
         ids.clear();
-        ids.extend((0_u32..).zip(distances.iter().zip(errors)).filter_map(|(row, (d, e))| {
+        ids.extend((0_u32..).zip(distances.iter().zip(errors)).filter_map(|(place, (d, e))| {
             // A bound that is no number excludes nothing.
             let beyond = d - e > limit;
+            let row = row_of(place);
             (!beyond && is_allowed(row)).then_some(row)
         }));
-        rescore_into(vectors, query, ids, nearest);
+        rescore(&|row| vectors.row(row), query, ids, nearest);
     }
+}
+
+/// How many rows, nearest by their codes, are compared exactly for `k` neighbours: distances of codes are off by a few
+/// thousandths, so that the true neighbours are among somewhat more.
+pub fn rescored(k: usize) -> usize {
+    k + k / 4 + 32
 }
 
 /// Rows ahead that are asked for.
 const AHEAD: usize = 8;
+/// Components from which on rows are shared out among threads.
+const MANY: usize = 1 << 18;
 
-/// Offers the rows in `scratch.ids`, with their exact distances, to `scratch.nearest`.
-pub fn rescore(vectors: &Vectors, query: &[f32], scratch: &mut Scratch) {
-    rescore_into(vectors, query, &scratch.ids, &mut scratch.nearest);
-}
-
-fn rescore_into(vectors: &Vectors, query: &[f32], ids: &[u32], nearest: &mut Smallest) {
-    let (all, dim) = (vectors.all(), vectors.dim());
-    let vector = |row: u32| &all[row as usize * dim..][..dim];
-    ids.iter().take(AHEAD).for_each(|&row| prefetch(vector(row)));
-    for (i, &row) in ids.iter().enumerate() {
-        if let Some(&ahead) = ids.get(i + AHEAD) {
-            prefetch(vector(ahead));
+/// Offers rows, whose vectors `vector` gives, with their exact distances to `nearest`.
+pub fn rescore<'a>(vector: &(impl Fn(u32) -> &'a [f16] + Sync), query: &[f32], rows: &[u32], nearest: &mut Smallest) {
+    let keys = |rows: &[u32], offer: &mut dyn FnMut(u64)| {
+        rows.iter().take(AHEAD).for_each(|&row| prefetch(vector(row)));
+        for (i, &row) in rows.iter().enumerate() {
+            if let Some(&ahead) = rows.get(i + AHEAD) {
+                prefetch(vector(ahead));
+            }
+            offer(float_key(squared_l2(query, vector(row)), row));
         }
-        nearest.push(float_key(squared_l2(query, vector(row)), row));
+    };
+    if rows.len() * query.len() < MANY {
+        return keys(rows, &mut |key| nearest.push(key));
     }
+    let each = rows.len().div_ceil(rayon::current_num_threads());
+    let shares: Vec<Vec<u64>> = rows
+        .par_chunks(each)
+        .map(|rows| {
+            let mut share = Vec::with_capacity(rows.len());
+            keys(rows, &mut |key| share.push(key));
+            share
+        })
+        .collect();
+    shares.iter().flatten().for_each(|&key| nearest.push(key));
 }

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rayon::prelude::*;
 
 use super::IndexError;
-use super::codes::{Codes, Quantizer, QueryCode};
+use super::codes::{Quantizer, QueryCode};
 use super::file::{FileReader, FileWriter};
-use super::graph::{Allowed, CodeArena};
+use super::graph::CodeArena;
 use super::kmeans::Centroids;
 use super::random::Random;
-use super::scratch::Scratch;
-use super::top::{Smallest, key, row};
+use super::together::Listed;
+use super::top::{Smallest, float_key};
 use super::vectors::Vectors;
 use crate::kernels::{code_len, scan_dots};
 
@@ -31,8 +31,6 @@ const BATCH: usize = 1 << 16;
 const SCAN: usize = 512;
 /// Centroids that a thread compares at a time.
 const CENTROIDS: usize = 2048;
-/// From this many rows on the lists are shared out among threads.
-const MANY: usize = 4096;
 
 /// Lists for a number of rows: a power of two near 4·√rows, and at least 39 rows a list on average.
 pub fn lists_for(rows: usize) -> usize {
@@ -128,67 +126,43 @@ impl Inverted {
         self.lists
     }
 
-    /// Offers the rows of the `nprobe` nearest lists, for the query in `scratch`, and leaves in `scratch.ids` those `keep` whose
-    /// codes are nearest. While fewer are found because others are not allowed, further lists are read.
-    pub fn search(&self, codes: &Codes, (nprobe, keep): (usize, usize), allowed: Allowed<'_>, scratch: &mut Scratch) {
-        let Scratch { query, candidates, lists, dots, ids, .. } = scratch;
-        let centroids: &[u8] = self.file.view(self.places[0], self.lists * self.len);
-        let squares: &[i32] = self.file.view(self.places[1], self.lists);
-        let starts: &[u32] = self.file.view(self.places[2], self.lists + 1);
-        dots.resize(self.lists, 0);
-        let parts = centroids.par_chunks(CENTROIDS * self.len).zip(dots.par_chunks_mut(CENTROIDS));
-        parts.for_each(|(centroids, dots)| scan_dots(centroids, &query.code, dots));
-        lists.clear();
-        lists.extend((0..).zip(squares.iter().zip(&*dots)).map(|(i, (&s, &dot))| key(query.distance(s, dot), i)));
-        let nprobe = nprobe.min(self.lists);
-        if nprobe < self.lists {
-            lists.select_nth_unstable(nprobe);
-        }
-        lists[..nprobe].sort_unstable();
-        let places = |list: &u64| starts[row(*list) as usize] as usize..starts[row(*list) as usize + 1] as usize;
-        let rows: usize = lists[..nprobe].iter().map(|list| places(list).len()).sum();
-        candidates.start(keep);
-        let scan = |lists: &[u64], found: &mut Smallest, dots: &mut Vec<i32>| {
-            lists.iter().for_each(|list| self.scan(codes.arena(), query, places(list), allowed, found, dots));
-        };
-        // The smallest of all are the smallest of those of each part, whatever the parts.
-        let part = nprobe.div_ceil(rayon::current_num_threads()).max(1);
-        if rows < MANY || part >= nprobe {
-            scan(&lists[..nprobe], candidates, dots);
-        } else {
-            let parts = lists[..nprobe].par_chunks(part).map(|lists| {
-                let (mut found, mut dots) = (Smallest::default(), Vec::new());
-                found.start(keep);
-                scan(lists, &mut found, &mut dots);
-                found
-            });
-            let parts: Vec<Smallest> = parts.collect();
-            parts.into_iter().for_each(|mut part| part.finish().iter().for_each(|&key| candidates.push(key)));
-        }
-        if candidates.len() < keep {
-            lists[nprobe..].sort_unstable();
-            for list in &lists[nprobe..] {
-                scan(std::slice::from_ref(list), candidates, dots);
-                if candidates.len() >= keep {
-                    break;
-                }
-            }
-        }
-        ids.clear();
-        ids.extend(candidates.finish().iter().map(|&key| row(key)));
+    /// The row of each place: `[rows]`.
+    pub fn rows(&self) -> &[u32] {
+        self.file.view(self.places[3], self.rows)
     }
 
-    /// Offers the rows at some places.
-    fn scan(
-        &self,
-        CodeArena { codes, squares }: CodeArena<'_>,
-        query: &QueryCode,
-        places: Range<usize>,
-        allowed: Allowed<'_>,
-        found: &mut Smallest,
-        dots: &mut Vec<i32>,
-    ) {
-        let rows: &[u32] = self.file.view(self.places[3], self.rows);
+    /// The places of a list.
+    pub fn places(&self, list: u32) -> Range<usize> {
+        let starts: &[u32] = self.file.view(self.places[2], self.lists + 1);
+        starts[list as usize] as usize..starts[list as usize + 1] as usize
+    }
+
+    /// Bytes that [`rank`](Self::rank) reads, about.
+    pub fn bytes_of_centroids(&self) -> usize {
+        self.lists * self.len
+    }
+
+    /// Writes the key of each list, by the distance of its centroid, into `keys`: `[lists]`. A step squared is `unit`, and the
+    /// first list is number `first`.
+    pub fn rank(&self, query: &QueryCode, unit: f32, first: u32, keys: &mut [u64]) {
+        let centroids: &[u8] = self.file.view(self.places[0], self.lists * self.len);
+        let squares: &[i32] = self.file.view(self.places[1], self.lists);
+        let parts = centroids.par_chunks(CENTROIDS * self.len).zip(squares.par_chunks(CENTROIDS));
+        parts.zip(keys.par_chunks_mut(CENTROIDS)).enumerate().for_each_init(Vec::new, |dots, (part, of_part)| {
+            let ((centroids, squares), keys) = of_part;
+            dots.resize(squares.len(), 0);
+            scan_dots(centroids, &query.code, dots);
+            let first = first + (part * CENTROIDS) as u32;
+            for (number, ((key, square), dot)) in (first..).zip(keys.iter_mut().zip(squares).zip(dots)) {
+                *key = float_key(query.distance(*square, *dot) as f32 * unit, number);
+            }
+        });
+    }
+
+    /// Offers the rows of one list, by the distance of their codes, with their numbers among the rows of all indexes.
+    pub fn scan(&self, list: u32, part: &Listed<'_>, query: &QueryCode, found: &mut Smallest, dots: &mut Vec<i32>) {
+        let (CodeArena { codes, squares }, rows) = (part.codes.arena(), self.rows());
+        let (places, unit) = (self.places(list), part.codes.quantizer().unit());
         for start in places.clone().step_by(SCAN) {
             let end = (start + SCAN).min(places.end);
             dots.resize(end - start, 0);
@@ -196,9 +170,9 @@ impl Inverted {
             let distances = squares[start..end].iter().zip(&*dots).map(|(&s, &dot)| query.distance(s, dot));
             for (distance, &row) in distances.zip(&rows[start..end]) {
                 // Ties go by row, as everywhere.
-                let candidate = key(distance, row);
+                let candidate = float_key(distance as f32 * unit, part.first_row.wrapping_add(row));
                 let worthwhile = candidate < found.limit() && (row as usize) < self.rows;
-                if worthwhile && allowed.is_none_or(|allowed| allowed(row)) {
+                if worthwhile && part.allowed.is_none_or(|allowed| allowed(row)) {
                     found.push(candidate);
                 }
             }

@@ -18,6 +18,7 @@ mod params;
 mod random;
 mod refine;
 mod scratch;
+mod together;
 mod top;
 mod vectors;
 
@@ -30,6 +31,7 @@ use half::slice::HalfFloatSliceExt;
 
 pub use self::error::IndexError;
 pub use self::params::{IndexKind, IndexParams};
+pub use self::together::{Found, Part, search_together};
 pub use self::vectors::VectorWriter;
 
 use self::codes::{Codes, Quantizer};
@@ -38,6 +40,7 @@ use self::graph::{Allowed, Graph};
 use self::inverted::Inverted;
 use self::refine::Lowest;
 use self::scratch::Scratch;
+use self::together::Listed;
 use self::vectors::Vectors;
 use crate::kernels::code_len;
 
@@ -50,9 +53,20 @@ pub struct Hit {
     pub distance: f32,
 }
 
+impl Hit {
+    fn of(key: u64) -> Hit {
+        Hit { row: top::row(key), distance: top::distance(key) }
+    }
+}
+
 /// Memory that searches need; one for each thread, used again and again.
 #[derive(Default)]
-pub struct SearchScratch(Scratch);
+pub struct SearchScratch {
+    /// Of the lists that are searched together.
+    joint: Scratch,
+    /// Of each index that is searched by itself.
+    own: Vec<Scratch>,
+}
 
 /// Builds the index over the vectors that a [`VectorWriter`] finished in `dir`, replacing one that is there.
 ///
@@ -71,30 +85,46 @@ pub fn build(
     remove_index(dir)?;
     let vectors = Vectors::open(dir)?;
     vectors.check_finite()?;
-    let kind = params.kind(vectors.len());
+    let (kind, rows) = (params.kind(vectors.len()), vectors.len());
     let efforts = match kind {
-        IndexKind::Exact => {
-            build_exact(dir, &vectors, params, stop)?;
-            Vec::new()
-        }
-        IndexKind::Inverted => build_inverted(dir, &vectors, params, progress, stop)?,
+        IndexKind::Exact if rows <= exact::FEW => Vec::new(),
+        IndexKind::Exact | IndexKind::Inverted => build_codes(dir, &vectors, params, progress, stop)?,
         IndexKind::Graph => build_graph(dir, &vectors, params, progress, stop)?,
     };
     if stop.load(Ordering::Relaxed) {
         return Err(IndexError::Stopped);
     }
-    progress(vectors.len(), vectors.len());
-    Description::new(kind, vectors.len(), vectors.dim(), params, efforts).write(dir)?;
+    progress(rows, rows);
+    Description::new(kind, rows, vectors.dim(), params, efforts).write(dir)?;
     Ok(kind)
 }
 
-fn build_exact(dir: &Path, vectors: &Vectors, params: &IndexParams, stop: &AtomicBool) -> Result<(), IndexError> {
-    if vectors.len() <= exact::FEW {
-        return Ok(());
-    }
+/// Codes with lists, with bounds on their errors, or with both.
+fn build_codes(
+    dir: &Path,
+    vectors: &Vectors,
+    params: &IndexParams,
+    progress: &dyn Fn(usize, usize),
+    stop: &AtomicBool,
+) -> Result<Vec<Effort>, IndexError> {
+    let rows = vectors.len();
     let quantizer = Quantizer::fit(vectors, params.seed);
-    codes::write(dir, vectors, &quantizer, params.seed, |i| i as u32, stop)?;
-    exact::write_errors(dir, vectors, &quantizer)
+    let lists = params.has_lists(rows);
+    let tell = |done| progress(done, rows);
+    let places = match lists {
+        true => inverted::write(dir, vectors, &quantizer, params.seed, &tell, stop)?,
+        false => Vec::new(),
+    };
+    let row = |place: usize| places.get(place).map_or(place as u32, |row| *row);
+    codes::write(dir, vectors, &quantizer, params.seed, row, stop)?;
+    if params.kind(rows) == IndexKind::Exact {
+        exact::write_errors(dir, vectors, &quantizer, row)?;
+    }
+    if !lists {
+        return Ok(Vec::new());
+    }
+    let structure = Structure::Inverted { codes: Codes::open(dir, vectors)?, inverted: Inverted::open(dir, vectors)? };
+    calibrate::efforts(vectors, &structure, params.seed, stop)
 }
 
 fn build_graph(
@@ -127,21 +157,6 @@ fn build_graph(
     calibrate::efforts(vectors, &structure, params.seed, stop)
 }
 
-fn build_inverted(
-    dir: &Path,
-    vectors: &Vectors,
-    params: &IndexParams,
-    progress: &dyn Fn(usize, usize),
-    stop: &AtomicBool,
-) -> Result<Vec<Effort>, IndexError> {
-    let quantizer = Quantizer::fit(vectors, params.seed);
-    let tell = |done| progress(done, vectors.len());
-    let rows = inverted::write(dir, vectors, &quantizer, params.seed, &tell, stop)?;
-    codes::write(dir, vectors, &quantizer, params.seed, |place| rows[place], stop)?;
-    let structure = Structure::Inverted { codes: Codes::open(dir, vectors)?, inverted: Inverted::open(dir, vectors)? };
-    calibrate::efforts(vectors, &structure, params.seed, stop)
-}
-
 /// Takes the index files, not the vectors, out of a folder.
 fn remove_index(dir: &Path) -> Result<(), IndexError> {
     Description::remove(dir)?;
@@ -171,6 +186,8 @@ enum Structure {
     /// Without bounds where there are few rows.
     Exact {
         bounds: Option<exact::Bounds>,
+        /// For searches together with other indexes.
+        inverted: Option<Inverted>,
     },
     Graph {
         codes: Codes,
@@ -199,6 +216,15 @@ impl Structure {
         }
     }
 
+    /// Its codes and lists, where it has some.
+    fn lists(&self) -> Option<(&Codes, &Inverted)> {
+        match self {
+            Structure::Exact { bounds, inverted } => Some((bounds.as_ref()?.codes(), inverted.as_ref()?)),
+            Structure::Graph { .. } => None,
+            Structure::Inverted { codes, inverted } => Some((codes, inverted)),
+        }
+    }
+
     /// Offers rows, with their exact distances, to `scratch.nearest`, which was started for the number wanted.
     fn search(
         &self,
@@ -209,29 +235,24 @@ impl Structure {
         scratch: &mut Scratch,
     ) {
         match self {
-            Structure::Exact { bounds: None } => exact::search(vectors, query, allowed, scratch),
-            Structure::Exact { bounds: Some(bounds) } => bounds.search(vectors, query, k, allowed, scratch),
+            Structure::Exact { bounds: None, .. } => exact::search(vectors, query, allowed, scratch),
+            Structure::Exact { bounds: Some(bounds), inverted } => {
+                bounds.search((vectors, inverted.as_ref().map(Inverted::rows)), query, k, allowed, scratch);
+            }
             Structure::Graph { codes, graph } => {
                 codes.quantizer().query(query, &mut scratch.query);
                 graph.search(codes.arena(), effort.max(k), allowed, scratch);
-                let Scratch { beam, ids, .. } = &mut *scratch;
+                let Scratch { beam, ids, nearest, .. } = &mut *scratch;
                 ids.clear();
-                ids.extend(beam.finish(rescored(k)).iter().map(|&key| top::row(key)));
-                exact::rescore(vectors, query, scratch);
+                ids.extend(beam.finish(exact::rescored(k)).iter().map(|&key| top::row(key)));
+                exact::rescore(&|row| vectors.row(row), query, ids, nearest);
             }
             Structure::Inverted { codes, inverted } => {
-                codes.quantizer().query(query, &mut scratch.query);
-                inverted.search(codes, (effort, rescored(k)), allowed, scratch);
-                exact::rescore(vectors, query, scratch);
+                let only = Listed { vectors, codes, inverted, allowed, number: 0, first_row: 0, first_list: 0 };
+                together::search(&[only], query, effort, k, scratch);
             }
         }
     }
-}
-
-/// How many rows, nearest by their codes, are compared exactly for `k` neighbours: distances of codes are off by a few
-/// thousandths, so that the true neighbours are among somewhat more.
-fn rescored(k: usize) -> usize {
-    k + k / 4 + 32
 }
 
 impl VectorIndex {
@@ -253,8 +274,12 @@ impl VectorIndex {
             return Err(IndexError::damaged(dir, reason));
         }
         let structure = match description.kind {
-            IndexKind::Exact if vectors.len() <= exact::FEW => Structure::Exact { bounds: None },
-            IndexKind::Exact => Structure::Exact { bounds: Some(exact::Bounds::open(dir, &vectors)?) },
+            IndexKind::Exact if vectors.len() <= exact::FEW => Structure::Exact { bounds: None, inverted: None },
+            IndexKind::Exact => {
+                let has_lists = description.params.has_lists(vectors.len());
+                let inverted = has_lists.then(|| Inverted::open(dir, &vectors)).transpose()?;
+                Structure::Exact { bounds: Some(exact::Bounds::open(dir, &vectors)?), inverted }
+            }
             IndexKind::Inverted => {
                 vectors.advise_random();
                 let inverted = Inverted::open(dir, &vectors)?;
@@ -316,26 +341,53 @@ impl VectorIndex {
         scratch: &mut SearchScratch,
         out: &mut Vec<Hit>,
     ) -> Result<(), IndexError> {
-        let Inner { description, vectors, structure } = &*self.0;
+        let mut found = Vec::new();
+        search_together(&[Part { index: self, allowed }], query, k, effort, scratch, &mut found)?;
         out.clear();
-        if query.len() != vectors.dim() {
-            return Err(IndexError::Dimension { got: query.len(), expected: vectors.dim().to_string() });
-        }
-        if let Some(component) = query.iter().position(|x| !x.is_finite()) {
-            return Err(IndexError::Query { component, value: query[component] });
-        }
-        let scratch = &mut scratch.0;
-        let k = k.min(vectors.len());
-        if k == 0 {
-            return Ok(());
-        }
-        scratch.nearest.start(k);
-        let effort = effort.unwrap_or_else(|| description.effort(k)).max(1);
-        structure.search(vectors, query, (k, effort), allowed, scratch);
-        let keys = scratch.nearest.finish();
-        keys.sort_unstable();
-        out.extend(keys.iter().map(|&key| Hit { row: top::row(key), distance: top::distance(key) }));
+        out.extend(found.into_iter().map(|found| found.hit));
         Ok(())
+    }
+
+    /// Leaves the nearest rows that its structure finds in `scratch.nearest`.
+    fn search_alone(
+        &self,
+        query: &[f32],
+        k: usize,
+        effort: Option<usize>,
+        allowed: Allowed<'_>,
+        scratch: &mut Scratch,
+    ) {
+        let Inner { vectors, structure, .. } = &*self.0;
+        let k = k.min(vectors.len());
+        scratch.nearest.start(k);
+        if k > 0 {
+            structure.search(vectors, query, (k, effort.unwrap_or_else(|| self.effort(k)).max(1)), allowed, scratch);
+        }
+    }
+
+    /// The effort that the build found for `k` neighbours.
+    fn effort(&self, k: usize) -> usize {
+        self.0.description.effort(k)
+    }
+
+    /// Up to how many rows of all indexes that are searched together all are compared.
+    fn exact_below(&self) -> usize {
+        self.0.description.params.exact_below
+    }
+
+    /// Its vectors, codes and lists, where it has lists.
+    fn lists(&self) -> Option<(&Vectors, &Codes, &Inverted)> {
+        let Inner { vectors, structure, .. } = &*self.0;
+        structure.lists().map(|(codes, inverted)| (vectors, codes, inverted))
+    }
+
+    /// Whether its lists are searched with those of others, not where all rows are compared `exactly`.
+    fn is_joined(&self, exactly: bool) -> bool {
+        match self.kind() {
+            IndexKind::Exact => !exactly,
+            IndexKind::Graph => false,
+            IndexKind::Inverted => true,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::IndexError;
+use super::exact::FEW;
 
 /// How an index is built. The defaults suit the keys of a language model and passages alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +14,10 @@ pub struct IndexParams {
     pub m: usize,
     /// Candidates looked at when a node is inserted (Malkov and Yashunin 2018, algorithm 1). At least `m`.
     pub ef_construction: usize,
-    /// Up to this many rows every search looks at all of them.
+    /// Up to this many rows, those of all indexes that are searched together, every search looks at all of them.
     pub exact_below: usize,
-    /// From this many rows on an inverted file stands in for the graph, which takes twenty times as long to build.
+    /// From this many rows on there is an inverted file. Beyond `exact_below` it stands in for the graph, which takes
+    /// twenty times as long to build; below, it serves where several indexes are searched together.
     pub inverted_above: usize,
     /// Seed of everything that is drawn: the rotation of codes, the order of insertion, the first centroids.
     pub seed: u64,
@@ -28,6 +30,12 @@ impl Default for IndexParams {
 }
 
 impl IndexParams {
+    /// For keys of language models. They lie in clusters, one for what the context ends with, so that a search of an
+    /// inverted file takes a third of one of a graph at the same recall.
+    pub fn for_keys() -> IndexParams {
+        IndexParams { inverted_above: FEW, ..IndexParams::default() }
+    }
+
     pub(super) fn check(&self) -> Result<(), IndexError> {
         let error = |name, value, expected| Err(IndexError::Parameter { name, value, expected });
         if !(2..=64).contains(&self.m) {
@@ -37,6 +45,15 @@ impl IndexParams {
             return error("ef_construction", self.ef_construction, "m to 10000");
         }
         Ok(())
+    }
+
+    /// Whether `rows` rows are grouped into lists.
+    pub(super) fn has_lists(&self, rows: usize) -> bool {
+        match self.kind(rows) {
+            IndexKind::Exact => rows > FEW && rows >= self.inverted_above,
+            IndexKind::Graph => false,
+            IndexKind::Inverted => true,
+        }
     }
 
     pub(super) fn kind(&self, rows: usize) -> IndexKind {

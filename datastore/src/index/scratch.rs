@@ -13,6 +13,8 @@ pub struct Scratch {
     pub candidates: Smallest,
     /// The query in the units of codes.
     pub query: QueryCode,
+    /// Likewise, for each of several indexes.
+    pub queries: Vec<QueryCode>,
     /// One bit for each row.
     pub visited: Vec<u64>,
     /// The search of a graph.

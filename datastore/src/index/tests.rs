@@ -1,6 +1,7 @@
 //! Searches beside brute force, damage, and that nothing depends on anything but rows and parameters.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -132,7 +133,7 @@ fn codes_leave_few_rows_to_compare() {
     let index = built(folder.path(), vectors, dim, &IndexParams::default());
     let mut scratch = SearchScratch::default();
     index.search(query, 10, None, None, &mut scratch, &mut Vec::new()).unwrap();
-    let compared = scratch.0.ids.len();
+    let compared = scratch.own[0].ids.len();
     assert!((10..200).contains(&compared), "{compared} rows were compared");
 }
 
@@ -207,6 +208,9 @@ fn damage(dir: &Path, dim: usize) {
             let query: Vec<f32> = (0..dim).map(|i| ((i + step) as f32).sin()).collect();
             index.search(&query, 10, None, None, &mut SearchScratch::default(), &mut hits)?;
             index.search(&query, 10, Some(64), Some(&inside), &mut SearchScratch::default(), &mut hits)?;
+            // Too many to be compared one by one.
+            let pair = [Part { index: &index, allowed: Some(&inside) }; 30];
+            search_together(&pair, &query, 10, None, &mut SearchScratch::default(), &mut Vec::new())?;
             assert!(hits.iter().all(|hit| (hit.row as usize) < index.len()));
         }
         Ok::<_, IndexError>(())
@@ -310,9 +314,85 @@ fn an_inverted_file_finds_nearly_all() {
     assert_eq!(hits.iter().map(|hit| hit.row).collect::<Vec<_>>(), truth);
 }
 
+/// Indexes over stretches of `rows`, with where each begins.
+fn stretches(
+    rows: &[f32],
+    dim: usize,
+    ends: &[usize],
+    params: &IndexParams,
+) -> Vec<(tempfile::TempDir, VectorIndex, u32)> {
+    let mut first = 0;
+    let index = |&end: &usize| {
+        let folder = tempfile::tempdir().unwrap();
+        let index = built(folder.path(), &rows[first * dim..end * dim], dim, params);
+        let begins = std::mem::replace(&mut first, end) as u32;
+        (folder, index, begins)
+    };
+    ends.iter().map(index).collect()
+}
+
+#[test]
+fn indexes_that_are_searched_together_find_nearly_all_of_what_is_near_in_any() {
+    let (dim, queries, ends) = (48, 40, [300, 2700, 2700, 9000, 14_000]);
+    let rows = ends[ends.len() - 1];
+    let all = clustered(rows + queries, dim, 40, 0.3, 3);
+    let (vectors, queries) = all.split_at(rows * dim);
+    // The small ones are exact by themselves, and have lists where they are not tiny; the last two have lists alone.
+    let params = IndexParams { exact_below: 4000, inverted_above: 2000, seed: 4, ..IndexParams::default() };
+    let parts = stretches(vectors, dim, &ends, &params);
+    let exact = stretches(vectors, dim, &ends, &IndexParams { exact_below: rows, ..params.clone() });
+    let (mut scratch, mut found) = (SearchScratch::default(), Vec::new());
+    let mut search =
+        |of: &[(tempfile::TempDir, VectorIndex, u32)], query: &[f32], k, modulus: u32| -> Vec<(u32, f32)> {
+            let checks: Vec<_> =
+                of.iter().map(|(.., first)| move |row: u32| (first + row).is_multiple_of(modulus)).collect();
+            let asked = of.iter().zip(&checks).map(|((_, index, _), check)| {
+                let check: &(dyn Fn(u32) -> bool + Sync) = check;
+                Part { index, allowed: (modulus > 1).then_some(check) }
+            });
+            search_together(&asked.collect::<Vec<_>>(), query, k, None, &mut scratch, &mut found).unwrap();
+            assert!(
+                found.is_sorted_by(|a, b| (a.hit.distance, a.part, a.hit.row) < (b.hit.distance, b.part, b.hit.row))
+            );
+            found.iter().map(|found| (of[found.part as usize].2 + found.hit.row, found.hit.distance)).collect()
+        };
+    for (k, modulus) in [(1, 1), (10, 1), (300, 1), (10, 3), (300, 3), (10, 1000)] {
+        let (mut right, mut wanted) = (0, 0);
+        for query in queries.chunks(dim) {
+            let truth = brute_force(vectors, dim, query, k, &|row| row.is_multiple_of(modulus));
+            let truth: BTreeSet<u32> = truth.into_iter().map(|(_, row)| row).collect();
+            let rows = |found: Vec<(u32, f32)>| found.into_iter().map(|(row, _)| row).collect::<BTreeSet<_>>();
+            assert_eq!(rows(search(&exact, query, k, modulus)), truth, "all rows are compared");
+            let near = rows(search(&parts, query, k, modulus));
+            assert_eq!(near.len(), truth.len());
+            assert!(near.iter().all(|row| row.is_multiple_of(modulus)));
+            right += truth.iter().filter(|row| near.contains(row)).count();
+            wanted += truth.len();
+        }
+        let recall = right as f64 / wanted as f64;
+        assert!(recall >= 0.93, "recall@{k} of one in {modulus}: {recall}");
+    }
+    // One thread finds the same.
+    let query = &queries[..dim];
+    let many = search(&parts, query, 300, 1);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    assert_eq!(pool.install(|| search(&parts, query, 300, 1)), many);
+    let refused =
+        search_together(&[Part { index: &parts[0].1, allowed: None }], &[0.0; 3], 1, None, &mut scratch, &mut found);
+    assert!(matches!(refused, Err(IndexError::Dimension { got: 3, .. })) && found.is_empty());
+}
+
 #[test]
 fn an_inverted_file_is_the_same_each_time() {
     same_files_each_time(&inverted_params(), true);
+}
+
+#[test]
+fn damaged_files_of_an_exact_index_with_lists() {
+    let folder = tempfile::tempdir().unwrap();
+    let params = IndexParams { inverted_above: 0, ..IndexParams::default() };
+    built(folder.path(), &clustered(exact::FEW + 1, 8, 5, 0.3, 1), 8, &params);
+    damage(folder.path(), 8);
 }
 
 #[test]

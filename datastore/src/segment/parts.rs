@@ -116,19 +116,19 @@ impl PartsWriter {
         Ok(())
     }
 
-    /// Builds all indexes.
+    /// Builds all indexes, with the parameters of keys and of passages.
     pub(crate) fn finish(
         self,
         folder: &Path,
         tokens: &[u32],
         starts: &[u32],
-        params: &IndexParams,
+        [keys, passages]: [&IndexParams; 2],
         stop: &AtomicBool,
     ) -> Result<(), StoreError> {
         self.keys.finish().map_err(key_error(folder))?;
-        index::build(&folder.join(KEYS), params, &|_, _| {}, stop).map_err(key_error(folder))?;
+        index::build(&folder.join(KEYS), keys, &|_, _| {}, stop).map_err(key_error(folder))?;
         SuffixIndex::build(&folder.join(SUFFIX), tokens, starts, stop).map_err(suffix_error(folder))?;
-        self.passages.finish(params, stop).map(|_| ()).map_err(passage_error(folder))
+        self.passages.finish(passages, stop).map(|_| ()).map_err(passage_error(folder))
     }
 }
 

@@ -152,7 +152,7 @@ impl SegmentWriter {
     pub(crate) fn finish(
         mut self,
         target: &Target,
-        params: &IndexParams,
+        settings: &StoreSettings,
         stop: &AtomicBool,
     ) -> Result<SegmentEntry, StoreError> {
         let documents = self.places.len() as u32;
@@ -166,9 +166,12 @@ impl SegmentWriter {
         fs::write(folder.join(DOCUMENTS), bytemuck::cast_slice(&self.places)).map_err(error(DOCUMENTS))?;
         let tokens = Mapping::open(&folder.join(TOKENS)).map_err(error(TOKENS))?;
         let tokens = tokens.view(0, self.token_count).unwrap_or_default();
-        let exact = IndexParams { exact_below: usize::MAX, inverted_above: usize::MAX, ..params.clone() };
-        let indexed = !target.interim || self.token_count <= params.exact_below;
-        self.parts.finish(&folder, tokens, &starts, if indexed { params } else { &exact }, stop)?;
+        let indexed = !target.interim || self.token_count <= settings.keys.exact_below;
+        let params = [&settings.keys, &settings.passages].map(|params| match indexed {
+            true => params.clone(),
+            false => IndexParams { exact_below: usize::MAX, inverted_above: usize::MAX, ..params.clone() },
+        });
+        self.parts.finish(&folder, tokens, &starts, [&params[0], &params[1]], stop)?;
         let mut digests = BTreeMap::new();
         for (name, path) in files::list(&folder)? {
             digests.insert(name, files::digest(&path)?);

@@ -112,7 +112,7 @@ fn rebuild(
             writer.copy(*stored, &inner.settings)?;
         }
         let target = Target { place: place.clone(), number, bucket, interim: false };
-        Segment::open(&place, &writer.finish(&target, &inner.settings.index, stop)?)
+        Segment::open(&place, &writer.finish(&target, &inner.settings, stop)?)
     };
     match write() {
         Ok(segment) => Ok(Some(Arc::new(segment))),

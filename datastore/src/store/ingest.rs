@@ -314,7 +314,7 @@ impl Ingest<'_> {
         for Pending { number, writer, documents: more, .. } in pending {
             let place = self.inner.segment_folder(number);
             let target = Target { place: place.clone(), number, bucket: None, interim: !last };
-            let entry = writer.finish(&target, &self.inner.settings.index, self.stop);
+            let entry = writer.finish(&target, &self.inner.settings, self.stop);
             let segment = entry.and_then(|entry| Segment::open(&place, &entry)).inspect_err(|_| clear())?;
             segments.push(Arc::new(segment));
             documents.extend(more);

@@ -31,7 +31,9 @@ pub struct StoreSettings {
     /// Tokens that compaction puts into one segment, about.
     pub segment_tokens: u64,
     /// How keys are indexed.
-    pub index: IndexParams,
+    pub keys: IndexParams,
+    /// How the vectors of passages are.
+    pub passages: IndexParams,
 }
 
 /// The longest name of a store.
@@ -78,7 +80,8 @@ impl StoreSettings {
             passage_stride: 512,
             passage_encoder: String::new(),
             segment_tokens: 1 << 24,
-            index: IndexParams::default(),
+            keys: IndexParams::for_keys(),
+            passages: IndexParams::default(),
         }
     }
 }

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 pub use cursor::ViewCursor;
@@ -17,7 +16,7 @@ pub use types::{Continuations, DocumentInfo, DocumentKey, Neighbour, Occurrence,
 
 use crate::error::StoreError;
 use crate::gate::{Access, Group};
-use crate::index::{Hit, SearchScratch};
+use crate::index::{self, Found, SearchScratch};
 use crate::license::License;
 use crate::passages::{self, PassageError};
 use crate::segment::Segment;
@@ -28,13 +27,8 @@ use part::Part;
 /// Memory that searches use again; one for each sequence.
 #[derive(Default)]
 pub struct Scratch {
-    segments: Vec<SegmentScratch>,
-}
-
-#[derive(Default)]
-struct SegmentScratch {
     search: SearchScratch,
-    hits: Vec<Hit>,
+    found: Vec<Found>,
 }
 
 /// A consistent picture of the documents that a request may use. Cheap to clone. Documents that are added later do not
@@ -153,35 +147,39 @@ impl View {
         out: &mut Vec<Neighbour>,
     ) {
         out.clear();
-        scratch.segments.resize_with(self.parts.len(), SegmentScratch::default);
-        let search = |(part, SegmentScratch { search, hits }): (&Part, &mut SegmentScratch)| {
-            let segment = part.segment();
-            // A document that is removed during the search is noticed here, and the search made again without it.
-            loop {
-                let allowed = |row: u32| part.is_live(segment.document_of(row));
-                let filter: Option<&(dyn Fn(u32) -> bool + Sync)> = if part.is_whole() { None } else { Some(&allowed) };
-                if segment.parts.keys.search(key, k, effort, filter, search, hits).is_err() {
-                    hits.clear();
-                }
-                if part.is_whole() || hits.iter().all(|hit| allowed(hit.row)) {
-                    break;
-                }
+        let Scratch { search, found } = scratch;
+        let is_live = |part: &Part, row: u32| part.is_live(part.segment().document_of(row));
+        let checks: Vec<_> = self.parts.iter().map(|part| (part, move |row: u32| is_live(part, row))).collect();
+        // A document that is removed during the search is noticed here, and the search made again without it.
+        loop {
+            let asked = checks.iter().map(|(part, check)| {
+                let all: &(dyn Fn(u32) -> bool + Sync) = check;
+                index::Part { index: &part.segment().parts.keys, allowed: (!part.is_whole()).then_some(all) }
+            });
+            let asked: Vec<index::Part<'_>> = asked.collect();
+            if index::search_together(&asked, key, k, effort, search, found).is_err() {
+                return;
             }
-        };
-        self.parts.par_iter().zip(&mut scratch.segments).for_each(search);
-        for (number, (part, found)) in (0..).zip(self.parts.iter().zip(&scratch.segments)) {
-            let segment = part.segment();
-            out.extend(found.hits.iter().filter_map(|hit| {
-                let document = segment.document_of(hit.row);
-                let position = hit.row - segment.range(document)?.start;
-                let token = *segment.tokens().get(hit.row as usize)?;
-                let document = DocumentKey { segment: number, document };
-                Some(Neighbour { distance: hit.distance, token, document, position })
-            }));
+            let is_live = |found: &Found| {
+                let part = &self.parts[found.part as usize];
+                part.is_whole() || is_live(part, found.hit.row)
+            };
+            if found.iter().all(is_live) {
+                break;
+            }
         }
-        let order = |n: &Neighbour| (n.document, n.position);
-        out.sort_unstable_by(|a, b| a.distance.total_cmp(&b.distance).then_with(|| order(a).cmp(&order(b))));
-        out.truncate(k);
+        out.extend(found.iter().filter_map(|Found { part, hit }| {
+            let segment = self.parts[*part as usize].segment();
+            let document = segment.document_of(hit.row);
+            let position = hit.row - segment.range(document)?.start;
+            let token = *segment.tokens().get(hit.row as usize)?;
+            Some(Neighbour {
+                distance: hit.distance,
+                token,
+                document: DocumentKey { segment: *part, document },
+                position,
+            })
+        }));
     }
 
     /// What followed the longest suffix of `context` that occurs in the view. `limit`: occurrences that are counted at

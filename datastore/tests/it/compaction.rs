@@ -107,7 +107,7 @@ proptest! {
             settings.segment_tokens = 2000;
         }
         if !exact {
-            settings.index = small_index();
+            (settings.keys, settings.passages) = (small_index(), small_index());
         }
         let worn = Store::create(&folder.path().join("worn"), settings.clone()).unwrap();
         let options = AddOptions { commit_every_tokens: 1500, batch_tokens: 200, ..AddOptions::default() };

@@ -30,7 +30,7 @@ fn child() {
     let mut state = mix(std::env::var("SAFELMM_CRASH_SEED").unwrap().parse().unwrap());
     let path = Path::new(&path);
     let mut settings = FakeEncoder::new().settings("store");
-    settings.index = small_index();
+    (settings.keys, settings.passages) = (small_index(), small_index());
     let exists = path.join("manifest.json").exists();
     let store = if exists { Store::open(path).unwrap() } else { Store::create(path, settings).unwrap() };
     let mut next = move |below: u64| {

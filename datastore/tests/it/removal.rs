@@ -42,7 +42,7 @@ fn what_is_removed_is_gone_from_views_that_were_handed_out() {
 fn exclusion_is_removal_in_graphs_and_inverted_files_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut settings = FakeEncoder::new().settings("store");
-    settings.index = small_index();
+    (settings.keys, settings.passages) = (small_index(), small_index());
     let store = Store::create(&folder.path().join("store"), settings).unwrap();
     add(&store, &random_documents(15, 40));
     let whole = ask_all(&store.view(&all(), &[]), 15);

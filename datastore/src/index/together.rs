@@ -1,0 +1,220 @@
+//! Several indexes searched as one: the nearest lists of all of them are read, and the nearest rows of all are compared
+//! exactly. What one index knows of distances, another does too, so that the work grows with what is near and hardly with
+//! the number of indexes.
+
+use rayon::prelude::*;
+
+use super::codes::{Codes, QueryCode};
+use super::exact::rescored;
+use super::inverted::Inverted;
+use super::scratch::Scratch;
+use super::top::{Smallest, row};
+use super::vectors::Vectors;
+use super::{Allowed, IndexError, SearchScratch, VectorIndex};
+use crate::index::{Hit, exact};
+
+/// Bytes of centroids from which on they are shared out among threads.
+const MANY_BYTES: usize = 1 << 19;
+/// From this many rows on lists are shared out among threads.
+const MANY_ROWS: usize = 4096;
+
+/// One of the indexes that are searched together.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    /// The index.
+    pub index: &'a VectorIndex,
+    /// Which of its rows may be taken; `None` stands for all.
+    pub allowed: Allowed<'a>,
+}
+
+/// A row that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Found {
+    /// The number of the index.
+    pub part: u32,
+    /// What was found there.
+    pub hit: Hit,
+}
+
+/// Puts into `out` the `k` rows of all indexes that are nearest to `query` by squared L2 distance, ascending, equal ones by
+/// index and row. Where the indexes have no more rows together than one is searched exactly for, the nearest ones are found;
+/// beyond, about 0.95 of them. `effort` as in [`VectorIndex::search`], for each index.
+///
+/// # Errors
+/// A query of another dimension than one of the indexes, or with components that are not finite.
+pub fn search_together(
+    parts: &[Part<'_>],
+    query: &[f32],
+    k: usize,
+    effort: Option<usize>,
+    scratch: &mut SearchScratch,
+    out: &mut Vec<Found>,
+) -> Result<(), IndexError> {
+    out.clear();
+    if let Some(Part { index, .. }) = parts.iter().find(|part| part.index.dim() != query.len()) {
+        return Err(IndexError::Dimension { got: query.len(), expected: index.dim().to_string() });
+    }
+    if let Some(component) = query.iter().position(|x| !x.is_finite()) {
+        return Err(IndexError::Query { component, value: query[component] });
+    }
+    let rows: usize = parts.iter().map(|part| part.index.len()).sum();
+    let k = k.min(rows);
+    if k == 0 {
+        return Ok(());
+    }
+    let SearchScratch { joint, own } = scratch;
+    // Rows of all indexes are told apart by 32 bits; of more than that, each index is searched by itself.
+    let can_join = u32::try_from(rows).is_ok();
+    let exactly = parts.iter().all(|part| rows <= part.index.exact_below());
+    let is_joined = |part: &Part<'_>| can_join && part.index.is_joined(exactly);
+    let (mut listed, mut alone, mut first) = (Vec::new(), Vec::new(), 0);
+    for (number, part) in (0_u32..).zip(parts) {
+        let own_first = first;
+        first += part.index.len() as u64;
+        match part.index.lists().filter(|_| is_joined(part)) {
+            Some((vectors, codes, inverted)) => {
+                let first_list = listed.last().map_or(0, |before: &Listed<'_>| before.lists().end);
+                // It fits where indexes are joined at all.
+                let first_row = own_first as u32;
+                listed.push(Listed { vectors, codes, inverted, allowed: part.allowed, number, first_row, first_list });
+            }
+            None => alone.push((number, part)),
+        }
+    }
+    own.resize_with(own.len().max(alone.len()), Scratch::default);
+    let by_itself = |((_, part), own): (&(u32, &Part<'_>), &mut Scratch)| {
+        part.index.search_alone(query, k, effort, part.allowed, own);
+    };
+    alone.par_iter().zip(own.par_iter_mut()).for_each(by_itself);
+    for ((number, _), own) in alone.iter().zip(own) {
+        out.extend(own.nearest.finish().iter().map(|&key| Found { part: *number, hit: Hit::of(key) }));
+    }
+    if !listed.is_empty() {
+        joint.nearest.start(k);
+        search(&listed, query, probes(parts, &listed, k, effort), k, joint);
+        out.extend(joint.nearest.finish().iter().map(|&key| {
+            let part = &listed[part_of(&listed, |part| part.first_row, row(key))];
+            let hit = Hit::of(key);
+            Found { part: part.number, hit: Hit { row: hit.row - part.first_row, ..hit } }
+        }));
+    }
+    let order = |found: &Found| (found.part, found.hit.row);
+    out.sort_unstable_by(|a, b| a.hit.distance.total_cmp(&b.hit.distance).then_with(|| order(a).cmp(&order(b))));
+    out.truncate(k);
+    Ok(())
+}
+
+/// How many lists are read: of each index as many as it needs for its share of the neighbours. They are chosen from all
+/// lists together, so an index that has more of the neighbours gets more of them.
+fn probes(parts: &[Part<'_>], listed: &[Listed<'_>], k: usize, effort: Option<usize>) -> usize {
+    let rows: usize = listed.iter().map(|part| part.vectors.len()).sum();
+    let of = |part: &Listed<'_>| {
+        let share = (k * part.vectors.len()).div_ceil(rows.max(1));
+        parts[part.number as usize].index.effort(share.max(1))
+    };
+    listed.iter().map(|part| effort.unwrap_or_else(|| of(part)).max(1)).fold(0, usize::saturating_add)
+}
+
+/// An index with lists, as one of several.
+#[derive(Clone, Copy)]
+pub struct Listed<'a> {
+    pub vectors: &'a Vectors,
+    pub codes: &'a Codes,
+    pub inverted: &'a Inverted,
+    pub allowed: Allowed<'a>,
+    /// Its number among all indexes.
+    pub number: u32,
+    /// The number of its first row, and of its first list, among those of all.
+    pub first_row: u32,
+    pub first_list: u32,
+}
+
+impl Listed<'_> {
+    fn lists(&self) -> std::ops::Range<u32> {
+        self.first_list..self.first_list + self.inverted.lists() as u32
+    }
+}
+
+/// The place of the index that has number `number` of what `first` numbers.
+fn part_of(parts: &[Listed<'_>], first: impl Fn(&Listed<'_>) -> u32, number: u32) -> usize {
+    parts.partition_point(|part| first(part) <= number).saturating_sub(1)
+}
+
+/// Offers the rows of the `nprobe` nearest lists, those whose codes are nearest compared exactly, to `scratch.nearest`, which
+/// was started for the `k` wanted; keys are numbers among the rows of all. While fewer than `k` are found because others
+/// are not allowed, further lists are read.
+pub fn search(parts: &[Listed<'_>], query: &[f32], nprobe: usize, k: usize, scratch: &mut Scratch) {
+    let Scratch { nearest, candidates, queries, lists, dots, ids, .. } = scratch;
+    queries.resize_with(queries.len().max(parts.len()), QueryCode::default);
+    lists.clear();
+    lists.resize(parts.iter().map(|part| part.inverted.lists()).sum(), 0);
+    rank(parts, query, queries, lists);
+    let queries = &*queries;
+    let nprobe = nprobe.min(lists.len());
+    if nprobe < lists.len() {
+        lists.select_nth_unstable(nprobe);
+    }
+    lists[..nprobe].sort_unstable();
+    let keep = rescored(k);
+    let scan = |lists: &[u64], found: &mut Smallest, dots: &mut Vec<i32>| {
+        for list in lists.iter().map(|list| row(*list)) {
+            let number = part_of(parts, |part| part.first_list, list);
+            let part = &parts[number];
+            part.inverted.scan(list - part.first_list, part, &queries[number], found, dots);
+        }
+    };
+    let places = |list: &u64| {
+        let part = &parts[part_of(parts, |part| part.first_list, row(*list))];
+        part.inverted.places(row(*list) - part.first_list).len()
+    };
+    candidates.start(keep);
+    let each = nprobe.div_ceil(rayon::current_num_threads()).max(1);
+    if each >= nprobe || lists[..nprobe].iter().map(places).sum::<usize>() < MANY_ROWS {
+        scan(&lists[..nprobe], candidates, dots);
+    } else {
+        // The smallest of all are the smallest of those of each share, whatever the shares.
+        let shares = lists[..nprobe].par_chunks(each).map(|lists| {
+            let (mut found, mut dots) = (Smallest::default(), Vec::new());
+            found.start(keep);
+            scan(lists, &mut found, &mut dots);
+            found
+        });
+        let shares: Vec<Smallest> = shares.collect();
+        shares.into_iter().for_each(|mut share| share.finish().iter().for_each(|&key| candidates.push(key)));
+    }
+    if candidates.len() < keep {
+        lists[nprobe..].sort_unstable();
+        for list in &lists[nprobe..] {
+            scan(std::slice::from_ref(list), candidates, dots);
+            if candidates.len() >= keep {
+                break;
+            }
+        }
+    }
+    ids.clear();
+    ids.extend(candidates.finish().iter().map(|&key| row(key)));
+    let vector = |row: u32| {
+        let part = &parts[part_of(parts, |part| part.first_row, row)];
+        part.vectors.row(row - part.first_row)
+    };
+    exact::rescore(&vector, query, ids, nearest);
+}
+
+/// The distance of every list's centroid, with the list's number among those of all.
+fn rank(parts: &[Listed<'_>], query: &[f32], queries: &mut [QueryCode], mut keys: &mut [u64]) {
+    let mut work = Vec::with_capacity(parts.len());
+    for (part, code) in parts.iter().zip(queries) {
+        let (own, rest) = std::mem::take(&mut keys).split_at_mut(part.inverted.lists());
+        keys = rest;
+        work.push((part, code, own));
+    }
+    let rank = |(part, code, keys): (&Listed<'_>, &mut QueryCode, &mut [u64])| {
+        part.codes.quantizer().query(query, code);
+        part.inverted.rank(code, part.codes.quantizer().unit(), part.first_list, keys);
+    };
+    let bytes: usize = parts.iter().map(|part| part.inverted.bytes_of_centroids()).sum();
+    match bytes < MANY_BYTES {
+        true => work.into_iter().for_each(rank),
+        false => work.into_par_iter().for_each(rank),
+    }
+}

@@ -18,9 +18,14 @@ fn bucket(distance: u32) -> usize {
     shift as usize * OCTAVE + (distance >> shift) as usize
 }
 
+/// The bucket of a key of `top.rs`.
+fn bucket_of(key: u64) -> usize {
+    bucket((key >> 32) as u32)
+}
+
 /// See the module.
 pub struct Beam {
-    /// The first node of each bucket, as a place in `nodes`.
+    /// The first node of each bucket that is occupied, as a place in `nodes`.
     heads: Vec<u32>,
     /// Rows, each with the place of the next one in its bucket.
     nodes: Vec<(u32, u32)>,
@@ -58,13 +63,19 @@ impl Default for Beam {
 impl Beam {
     /// Begins anew.
     pub fn start(&mut self, ef: usize) {
-        self.heads.fill(END);
         self.nodes.clear();
         self.occupied.fill(0);
         self.first = self.occupied.len();
-        self.counts.fill(0);
+        self.forget_counts();
         self.found.clear();
         (self.total, self.farthest, self.ef) = (0, BUCKETS - 1, ef.max(1));
+    }
+
+    /// Sets to 0 what is not: far fewer than all.
+    fn forget_counts(&mut self) {
+        for key in &self.found {
+            self.counts[bucket_of(*key)] = 0;
+        }
     }
 
     /// Whether a row at this distance is worth looking at.
@@ -77,9 +88,11 @@ impl Beam {
     #[inline(always)]
     pub fn push(&mut self, distance: u32, row: u32) -> bool {
         let bucket = bucket(distance);
-        self.nodes.push((row, self.heads[bucket]));
+        let (word, bit) = (&mut self.occupied[bucket / 64], 1 << (bucket % 64));
+        let behind = if *word & bit == 0 { END } else { self.heads[bucket] };
+        *word |= bit;
+        self.nodes.push((row, behind));
         self.heads[bucket] = self.nodes.len() as u32 - 1;
-        self.occupied[bucket / 64] |= 1 << (bucket % 64);
         let next = bucket / 64 <= self.first;
         self.first = self.first.min(bucket / 64);
         next
@@ -93,6 +106,10 @@ impl Beam {
         self.counts[bucket] += 1;
         self.total += 1;
         if self.total >= self.ef {
+            if self.farthest == BUCKETS - 1 {
+                // For the first time: there are far fewer found than buckets beyond them.
+                self.farthest = self.found.iter().map(|key| bucket_of(*key)).fold(0, usize::max);
+            }
             while self.total - self.counts[self.farthest] as usize >= self.ef {
                 self.total -= self.counts[self.farthest] as usize;
                 self.farthest -= 1;
@@ -125,7 +142,8 @@ impl Beam {
     /// The keys of the nearest rows found, `most` of them or fewer, in no order.
     pub fn finish(&mut self, most: usize) -> &mut Vec<u64> {
         let farthest = self.farthest;
-        self.found.retain(|key| bucket((key >> 32) as u32) <= farthest);
+        self.forget_counts();
+        self.found.retain(|key| bucket_of(*key) <= farthest);
         if most < self.found.len() {
             self.found.select_nth_unstable(most);
             self.found.truncate(most);

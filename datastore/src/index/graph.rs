@@ -42,7 +42,7 @@ pub fn search_lowest(
     scratch: &mut Scratch,
 ) {
     let Scratch { query, visited, beam, ids, dots, hidden, .. } = scratch;
-    let rows = arena.squares.len();
+    let (rows, len) = (arena.squares.len(), query.code.len());
     visited.clear();
     visited.resize(rows.div_ceil(64), 0);
     beam.start(ef);
@@ -74,6 +74,7 @@ pub fn search_lowest(
             if *word & bit == 0 {
                 *word |= bit;
                 ids.push(neighbour);
+                prefetch(&arena.codes[neighbour as usize * len..][..len]);
             }
         }
         dots.resize(ids.len(), 0);

@@ -3,6 +3,8 @@
 //! `inverted.bin`: the codes of the centroids (`[lists, code_len]` u8), the sums of their squares (`[lists]` i32), where each
 //! list begins (`[lists + 1]` u32), and the row of each place (`[rows]` u32). `codes.u8` is in the order of places.
 //! Jégou et al. 2011, section IV, with codes of whole vectors, not of residuals: 8 bits a component lose little of either.
+//! Lists lie in the order of groups around centroids of centroids, which come last: their codes and squares, and where each group
+//! begins (`[groups + 1]` u32). So a search compares itself with the centroids of near groups alone.
 
 use std::ops::Range;
 use std::path::Path;
@@ -14,7 +16,7 @@ use super::IndexError;
 use super::codes::{Quantizer, QueryCode};
 use super::file::{FileReader, FileWriter};
 use super::graph::CodeArena;
-use super::kmeans::Centroids;
+use super::kmeans::{Centroids, starts};
 use super::random::Random;
 use super::together::Listed;
 use super::top::{Smallest, float_key};
@@ -29,13 +31,16 @@ const SAMPLE: usize = 32;
 const BATCH: usize = 1 << 16;
 /// Rows scanned at a time, whose products stay in the nearest cache.
 const SCAN: usize = 512;
-/// Centroids that a thread compares at a time.
-const CENTROIDS: usize = 2048;
 
 /// Lists for a number of rows: a power of two near 4·√rows, and at least 39 rows a list on average.
 pub fn lists_for(rows: usize) -> usize {
     let wanted = (4.0 * (rows as f64).sqrt()).min(rows as f64 / 39.0).max(1.0);
     1 << (wanted.log2().round() as u32).min(16)
+}
+
+/// Groups for a number of lists: as many as a group has lists.
+fn groups_for(lists: usize) -> usize {
+    lists.isqrt()
 }
 
 /// Finds centroids, assigns every row and writes the lists; returns the row of each place.
@@ -59,6 +64,7 @@ pub fn write(
     progress(0);
     let centroids = Centroids::train(&sample, (len, dim), lists, seed, stop)?;
     drop(sample);
+    let (centroids, groups, group_starts) = centroids.grouped(groups_for(lists), seed, stop)?;
 
     let mut nearest = vec![0_u32; rows];
     let mut codes = vec![0; BATCH.min(rows) * len];
@@ -72,14 +78,12 @@ pub fn write(
         centroids.assign(codes, nearest);
         progress(batch * BATCH + nearest.len());
     }
-    let mut starts = vec![0_u32; lists + 1];
-    nearest.iter().for_each(|&list| starts[list as usize + 1] += 1);
-    (0..lists).for_each(|i| starts[i + 1] += starts[i]);
+    let starts = starts(&nearest, lists);
     let mut places: Vec<u32> = (0..rows as u32).collect();
     // Stable by list: rows ascend in each.
     places.par_sort_by_key(|&row| nearest[row as usize]);
 
-    let mut file = FileWriter::create(&dir.join(FILE), MAGIC, [lists as u32, dim as u32, 0])?;
+    let mut file = FileWriter::create(&dir.join(FILE), MAGIC, [lists as u32, dim as u32, groups.len() as u32])?;
     file.write(&centroids.codes)?;
     file.align()?;
     file.write(&centroids.squares())?;
@@ -87,6 +91,12 @@ pub fn write(
     file.write(&starts)?;
     file.align()?;
     file.write(&places)?;
+    file.align()?;
+    file.write(&groups.codes)?;
+    file.align()?;
+    file.write(&groups.squares())?;
+    file.align()?;
+    file.write(&group_starts)?;
     file.finish(rows)?;
     Ok(places)
 }
@@ -94,8 +104,9 @@ pub fn write(
 /// The mapped lists.
 pub struct Inverted {
     file: FileReader,
-    places: [usize; 4],
+    places: [usize; 7],
     lists: usize,
+    groups: usize,
     len: usize,
     rows: usize,
 }
@@ -103,7 +114,7 @@ pub struct Inverted {
 impl Inverted {
     pub fn open(dir: &Path, vectors: &Vectors) -> Result<Inverted, IndexError> {
         let file = FileReader::open(&dir.join(FILE), MAGIC)?;
-        let [lists, dim, _] = file.header.numbers.map(|n| n as usize);
+        let [lists, dim, groups] = file.header.numbers.map(|n| n as usize);
         let (rows, len) = (vectors.len(), code_len(vectors.dim()));
         let damaged = |reason: String| Err(IndexError::damaged(file.path(), reason));
         if (file.header.rows as usize, dim) != (rows, vectors.dim()) {
@@ -113,13 +124,20 @@ impl Inverted {
                 "it is of {rows} rows of {dim} components, the vectors are {want_rows} of {want_dim}"
             ));
         }
-        let bytes = [lists.checked_mul(len), lists.checked_mul(4), (lists + 1).checked_mul(4), rows.checked_mul(4)];
+        let of = |count: usize| [count.checked_mul(len), count.checked_mul(4), (count + 1).checked_mul(4)];
+        let ([codes, squares, starts], [group_codes, group_squares, group_starts]) = (of(lists), of(groups));
+        let bytes = [codes, squares, starts, rows.checked_mul(4), group_codes, group_squares, group_starts];
         let places = file.sections(bytes)?;
-        let starts: &[u32] = file.view(places[2], lists + 1);
-        if !starts.is_sorted() || starts.first() != Some(&0) || starts.last().map(|&end| end as usize) != Some(rows) {
-            return damaged(format!("its lists do not go from 0 to {rows}"));
+        for (what, place, count, end) in [("lists", places[2], lists, rows), ("groups", places[6], groups, lists)] {
+            let starts: &[u32] = file.view(place, count + 1);
+            if !starts.is_sorted()
+                || starts.first() != Some(&0)
+                || starts.last().map(|&last| last as usize) != Some(end)
+            {
+                return damaged(format!("its {what} do not go from 0 to {end}"));
+            }
         }
-        Ok(Inverted { file, places, lists, len, rows })
+        Ok(Inverted { file, places, lists, groups, len, rows })
     }
 
     pub fn lists(&self) -> usize {
@@ -137,26 +155,39 @@ impl Inverted {
         starts[list as usize] as usize..starts[list as usize + 1] as usize
     }
 
-    /// Bytes that [`rank`](Self::rank) reads, about.
-    pub fn bytes_of_centroids(&self) -> usize {
-        self.lists * self.len
+    /// Groups of lists.
+    pub fn groups(&self) -> usize {
+        self.groups
     }
 
-    /// Writes the key of each list, by the distance of its centroid, into `keys`: `[lists]`. A step squared is `unit`, and the
-    /// first list is number `first`.
-    pub fn rank(&self, query: &QueryCode, unit: f32, first: u32, keys: &mut [u64]) {
+    /// The lists of a group.
+    pub fn lists_of(&self, group: u32) -> Range<u32> {
+        let starts: &[u32] = self.file.view(self.places[6], self.groups + 1);
+        starts[group as usize]..starts[group as usize + 1]
+    }
+
+    /// Adds the key of each group, by the distance of its centroid. A step squared is `unit`, and the first group is number
+    /// `first`.
+    pub fn rank_groups(&self, query: (&QueryCode, f32), first: u32, dots: &mut Vec<i32>, keys: &mut Vec<u64>) {
+        let centroids: &[u8] = self.file.view(self.places[4], self.groups * self.len);
+        rank(centroids, self.file.view(self.places[5], self.groups), query, first, dots, keys);
+    }
+
+    /// Likewise, of each list of a group; the first list of all is number `first`.
+    pub fn rank_lists(
+        &self,
+        group: u32,
+        query: (&QueryCode, f32),
+        first: u32,
+        dots: &mut Vec<i32>,
+        keys: &mut Vec<u64>,
+    ) {
+        let lists = self.lists_of(group);
+        let (start, end) = (lists.start as usize, lists.end as usize);
         let centroids: &[u8] = self.file.view(self.places[0], self.lists * self.len);
         let squares: &[i32] = self.file.view(self.places[1], self.lists);
-        let parts = centroids.par_chunks(CENTROIDS * self.len).zip(squares.par_chunks(CENTROIDS));
-        parts.zip(keys.par_chunks_mut(CENTROIDS)).enumerate().for_each_init(Vec::new, |dots, (part, of_part)| {
-            let ((centroids, squares), keys) = of_part;
-            dots.resize(squares.len(), 0);
-            scan_dots(centroids, &query.code, dots);
-            let first = first + (part * CENTROIDS) as u32;
-            for (number, ((key, square), dot)) in (first..).zip(keys.iter_mut().zip(squares).zip(dots)) {
-                *key = float_key(query.distance(*square, *dot) as f32 * unit, number);
-            }
-        });
+        let (centroids, squares) = (&centroids[start * self.len..end * self.len], &squares[start..end]);
+        rank(centroids, squares, query, first + lists.start, dots, keys);
     }
 
     /// Offers the rows of one list, by the distance of their codes, with their numbers among the rows of all indexes.
@@ -170,7 +201,7 @@ impl Inverted {
             let distances = squares[start..end].iter().zip(&*dots).map(|(&s, &dot)| query.distance(s, dot));
             for (distance, &row) in distances.zip(&rows[start..end]) {
                 // Ties go by row, as everywhere.
-                let candidate = float_key(distance as f32 * unit, part.first_row.wrapping_add(row));
+                let candidate = float_key(distance as f32 * unit, part.first.row.wrapping_add(row));
                 let worthwhile = candidate < found.limit() && (row as usize) < self.rows;
                 if worthwhile && part.allowed.is_none_or(|allowed| allowed(row)) {
                     found.push(candidate);
@@ -178,6 +209,21 @@ impl Inverted {
             }
         }
     }
+}
+
+/// Adds the keys of centroids, which are numbered from `first` on.
+fn rank(
+    centroids: &[u8],
+    squares: &[i32],
+    (query, unit): (&QueryCode, f32),
+    first: u32,
+    dots: &mut Vec<i32>,
+    keys: &mut Vec<u64>,
+) {
+    dots.resize(squares.len(), 0);
+    scan_dots(centroids, &query.code, dots);
+    let distances = squares.iter().zip(&*dots).map(|(square, dot)| query.distance(*square, *dot) as f32 * unit);
+    keys.extend((first..).zip(distances).map(|(number, distance)| float_key(distance, number)));
 }
 
 #[cfg(test)]

@@ -26,6 +26,11 @@ pub struct Centroids {
 }
 
 impl Centroids {
+    /// Centroids.
+    pub fn len(&self) -> usize {
+        self.queries.len()
+    }
+
     fn new(codes: Vec<u8>, len: usize, dim: usize) -> Centroids {
         let query = |code: &[u8]| {
             let mut query = QueryCode::default();
@@ -80,6 +85,23 @@ impl Centroids {
         Ok(Centroids::new(codes, len, dim))
     }
 
+    /// The centroids in the order of groups, around `count` centroids of their own; those, and where each group begins.
+    pub fn grouped(
+        self,
+        count: usize,
+        seed: u64,
+        stop: &AtomicBool,
+    ) -> Result<(Centroids, Centroids, Vec<u32>), IndexError> {
+        let Centroids { codes, len, dim, .. } = self;
+        let groups = Centroids::train(&codes, (len, dim), count, seed, stop)?;
+        let mut nearest = vec![0_u32; codes.len() / len];
+        groups.assign(&codes, &mut nearest);
+        let mut order: Vec<usize> = (0..nearest.len()).collect();
+        order.sort_by_key(|&list| nearest[list]);
+        let sorted = order.iter().flat_map(|&list| &codes[list * len..][..len]).copied().collect();
+        Ok((Centroids::new(sorted, len, dim), groups, starts(&nearest, count)))
+    }
+
     /// The nearest centroid of every row of `rows`, the first of equally near ones.
     pub fn assign(&self, rows: &[u8], nearest: &mut [u32]) {
         let blocks = rows.par_chunks(BLOCK * self.len).zip(nearest.par_chunks_mut(BLOCK));
@@ -101,6 +123,14 @@ impl Centroids {
     pub fn squares(&self) -> Vec<i32> {
         self.codes.chunks_exact(self.len).map(|code| square(&code[..self.dim])).collect()
     }
+}
+
+/// Where each of `count` stretches begins when rows are put into the order of theirs, and where the last one ends.
+pub fn starts(of_rows: &[u32], count: usize) -> Vec<u32> {
+    let mut starts = vec![0_u32; count + 1];
+    of_rows.iter().for_each(|&number| starts[number as usize + 1] += 1);
+    (0..count).for_each(|i| starts[i + 1] += starts[i]);
+    starts
 }
 
 /// The sum of the squares of a code without its padding.

@@ -40,7 +40,7 @@ use self::graph::{Allowed, Graph};
 use self::inverted::Inverted;
 use self::refine::Lowest;
 use self::scratch::Scratch;
-use self::together::Listed;
+use self::together::{First, Listed};
 use self::vectors::Vectors;
 use crate::kernels::code_len;
 
@@ -248,7 +248,7 @@ impl Structure {
                 exact::rescore(&|row| vectors.row(row), query, ids, nearest);
             }
             Structure::Inverted { codes, inverted } => {
-                let only = Listed { vectors, codes, inverted, allowed, number: 0, first_row: 0, first_list: 0 };
+                let only = Listed { vectors, codes, inverted, allowed, number: 0, first: First::default() };
                 together::search(&[only], query, effort, k, scratch);
             }
         }

@@ -19,7 +19,9 @@ pub struct Scratch {
     pub visited: Vec<u64>,
     /// The search of a graph.
     pub beam: Beam,
-    /// Lists by the distance of their centroids.
+    /// Groups of lists by the distance of their centroids.
+    pub groups: Vec<u64>,
+    /// Lists by the distance of theirs.
     pub lists: Vec<u64>,
     /// A row that a search treats as if it were not there: so an index is tried on its own rows.
     pub hidden: Option<u32>,

@@ -13,8 +13,11 @@ use super::vectors::Vectors;
 use super::{Allowed, IndexError, SearchScratch, VectorIndex};
 use crate::index::{Hit, exact};
 
-/// Bytes of centroids from which on they are shared out among threads.
-const MANY_BYTES: usize = 1 << 19;
+/// Of the centroids of lists one in so many is compared, those of the nearest groups; so many at least, and so many for each
+/// list that is read.
+const COMPARED: usize = 5;
+const LEAST_COMPARED: usize = 512;
+const COMPARED_FOR_EACH: usize = 4;
 /// From this many rows on lists are shared out among threads.
 const MANY_ROWS: usize = 4096;
 
@@ -67,16 +70,12 @@ pub fn search_together(
     let can_join = u32::try_from(rows).is_ok();
     let exactly = parts.iter().all(|part| rows <= part.index.exact_below());
     let is_joined = |part: &Part<'_>| can_join && part.index.is_joined(exactly);
-    let (mut listed, mut alone, mut first) = (Vec::new(), Vec::new(), 0);
+    let (mut listed, mut alone) = (Vec::new(), Vec::new());
     for (number, part) in (0_u32..).zip(parts) {
-        let own_first = first;
-        first += part.index.len() as u64;
         match part.index.lists().filter(|_| is_joined(part)) {
             Some((vectors, codes, inverted)) => {
-                let first_list = listed.last().map_or(0, |before: &Listed<'_>| before.lists().end);
-                // It fits where indexes are joined at all.
-                let first_row = own_first as u32;
-                listed.push(Listed { vectors, codes, inverted, allowed: part.allowed, number, first_row, first_list });
+                let first = listed.last().map_or_else(First::default, Listed::end);
+                listed.push(Listed { vectors, codes, inverted, allowed: part.allowed, number, first });
             }
             None => alone.push((number, part)),
         }
@@ -93,9 +92,9 @@ pub fn search_together(
         joint.nearest.start(k);
         search(&listed, query, probes(parts, &listed, k, effort), k, joint);
         out.extend(joint.nearest.finish().iter().map(|&key| {
-            let part = &listed[part_of(&listed, |part| part.first_row, row(key))];
             let hit = Hit::of(key);
-            Found { part: part.number, hit: Hit { row: hit.row - part.first_row, ..hit } }
+            let part = &listed[part_of(&listed, |first| first.row, hit.row)];
+            Found { part: part.number, hit: Hit { row: hit.row - part.first.row, ..hit } }
         }));
     }
     let order = |found: &Found| (found.part, found.hit.row);
@@ -105,12 +104,12 @@ pub fn search_together(
 }
 
 /// How many lists are read: of each index as many as it needs for its share of the neighbours. They are chosen from all
-/// lists together, so an index that has more of the neighbours gets more of them.
+/// lists together, so that an index which has more of the neighbours gets more of them.
 fn probes(parts: &[Part<'_>], listed: &[Listed<'_>], k: usize, effort: Option<usize>) -> usize {
     let rows: usize = listed.iter().map(|part| part.vectors.len()).sum();
     let of = |part: &Listed<'_>| {
         let share = (k * part.vectors.len()).div_ceil(rows.max(1));
-        parts[part.number as usize].index.effort(share.max(1))
+        parts[part.number as usize].index.effort(share)
     };
     listed.iter().map(|part| effort.unwrap_or_else(|| of(part)).max(1)).fold(0, usize::saturating_add)
 }
@@ -124,52 +123,84 @@ pub struct Listed<'a> {
     pub allowed: Allowed<'a>,
     /// Its number among all indexes.
     pub number: u32,
-    /// The number of its first row, and of its first list, among those of all.
-    pub first_row: u32,
-    pub first_list: u32,
+    pub first: First,
+}
+
+/// The numbers of an index's first row, list and group of lists among those of all with lists.
+#[derive(Clone, Copy, Default)]
+pub struct First {
+    pub row: u32,
+    pub list: u32,
+    pub group: u32,
 }
 
 impl Listed<'_> {
-    fn lists(&self) -> std::ops::Range<u32> {
-        self.first_list..self.first_list + self.inverted.lists() as u32
+    /// Where the next index begins.
+    fn end(&self) -> First {
+        let First { row, list, group } = self.first;
+        let [rows, lists, groups] =
+            [self.vectors.len(), self.inverted.lists(), self.inverted.groups()].map(|n| n as u32);
+        First { row: row + rows, list: list + lists, group: group + groups }
+    }
+
+    fn unit(&self) -> f32 {
+        self.codes.quantizer().unit()
     }
 }
 
-/// The place of the index that has number `number` of what `first` numbers.
-fn part_of(parts: &[Listed<'_>], first: impl Fn(&Listed<'_>) -> u32, number: u32) -> usize {
-    parts.partition_point(|part| first(part) <= number).saturating_sub(1)
+/// The place of the index that has `number` of what `first` counts.
+fn part_of(parts: &[Listed<'_>], first: impl Fn(&First) -> u32, number: u32) -> usize {
+    parts.partition_point(|part| first(&part.first) <= number).saturating_sub(1)
 }
 
 /// Offers the rows of the `nprobe` nearest lists, those whose codes are nearest compared exactly, to `scratch.nearest`, which
 /// was started for the `k` wanted; keys are numbers among the rows of all. While fewer than `k` are found because others
 /// are not allowed, further lists are read.
 pub fn search(parts: &[Listed<'_>], query: &[f32], nprobe: usize, k: usize, scratch: &mut Scratch) {
-    let Scratch { nearest, candidates, queries, lists, dots, ids, .. } = scratch;
+    let Scratch { nearest, candidates, queries, groups, lists, dots, ids, .. } = scratch;
     queries.resize_with(queries.len().max(parts.len()), QueryCode::default);
+    groups.clear();
+    for (part, code) in parts.iter().zip(&mut *queries) {
+        part.codes.quantizer().query(query, code);
+        part.inverted.rank_groups((code, part.unit()), part.first.group, dots, groups);
+    }
+    groups.sort_unstable();
+    let (queries, mut further) = (&*queries, groups.iter());
+    // Compares the centroids of further groups, until those of so many lists are.
+    let mut rank = |wanted: usize, lists: &mut Vec<u64>, dots: &mut Vec<i32>| {
+        while lists.len() < wanted
+            && let Some(group) = further.next()
+        {
+            let number = part_of(parts, |first| first.group, row(*group));
+            let (part, code) = (&parts[number], &queries[number]);
+            let group = row(*group) - part.first.group;
+            part.inverted.rank_lists(group, (code, part.unit()), part.first.list, dots, lists);
+        }
+    };
     lists.clear();
-    lists.resize(parts.iter().map(|part| part.inverted.lists()).sum(), 0);
-    rank(parts, query, queries, lists);
-    let queries = &*queries;
+    let all: usize = parts.iter().map(|part| part.inverted.lists()).sum();
+    rank(nprobe.saturating_mul(COMPARED_FOR_EACH).max(all / COMPARED).max(LEAST_COMPARED), lists, dots);
     let nprobe = nprobe.min(lists.len());
     if nprobe < lists.len() {
         lists.select_nth_unstable(nprobe);
     }
     lists[..nprobe].sort_unstable();
+
     let keep = rescored(k);
+    let place = |list: &u64| {
+        let number = part_of(parts, |first| first.list, row(*list));
+        (number, row(*list) - parts[number].first.list)
+    };
     let scan = |lists: &[u64], found: &mut Smallest, dots: &mut Vec<i32>| {
-        for list in lists.iter().map(|list| row(*list)) {
-            let number = part_of(parts, |part| part.first_list, list);
+        for (number, list) in lists.iter().map(place) {
             let part = &parts[number];
-            part.inverted.scan(list - part.first_list, part, &queries[number], found, dots);
+            part.inverted.scan(list, part, &queries[number], found, dots);
         }
     };
-    let places = |list: &u64| {
-        let part = &parts[part_of(parts, |part| part.first_list, row(*list))];
-        part.inverted.places(row(*list) - part.first_list).len()
-    };
+    let length = |(number, list): (usize, u32)| parts[number].inverted.places(list).len();
     candidates.start(keep);
     let each = nprobe.div_ceil(rayon::current_num_threads()).max(1);
-    if each >= nprobe || lists[..nprobe].iter().map(places).sum::<usize>() < MANY_ROWS {
+    if each >= nprobe || lists[..nprobe].iter().map(place).map(length).sum::<usize>() < MANY_ROWS {
         scan(&lists[..nprobe], candidates, dots);
     } else {
         // The smallest of all are the smallest of those of each share, whatever the shares.
@@ -182,10 +213,16 @@ pub fn search(parts: &[Listed<'_>], query: &[f32], nprobe: usize, k: usize, scra
         let shares: Vec<Smallest> = shares.collect();
         shares.into_iter().for_each(|mut share| share.finish().iter().for_each(|&key| candidates.push(key)));
     }
-    if candidates.len() < keep {
-        lists[nprobe..].sort_unstable();
-        for list in &lists[nprobe..] {
+    let mut read = nprobe;
+    while candidates.len() < keep {
+        if read == lists.len() {
+            rank(read + 1, lists, dots);
+        }
+        let Some(rest) = lists.get_mut(read..).filter(|rest| !rest.is_empty()) else { break };
+        rest.sort_unstable();
+        for list in rest {
             scan(std::slice::from_ref(list), candidates, dots);
+            read += 1;
             if candidates.len() >= keep {
                 break;
             }
@@ -194,27 +231,8 @@ pub fn search(parts: &[Listed<'_>], query: &[f32], nprobe: usize, k: usize, scra
     ids.clear();
     ids.extend(candidates.finish().iter().map(|&key| row(key)));
     let vector = |row: u32| {
-        let part = &parts[part_of(parts, |part| part.first_row, row)];
-        part.vectors.row(row - part.first_row)
+        let part = &parts[part_of(parts, |first| first.row, row)];
+        part.vectors.row(row - part.first.row)
     };
     exact::rescore(&vector, query, ids, nearest);
-}
-
-/// The distance of every list's centroid, with the list's number among those of all.
-fn rank(parts: &[Listed<'_>], query: &[f32], queries: &mut [QueryCode], mut keys: &mut [u64]) {
-    let mut work = Vec::with_capacity(parts.len());
-    for (part, code) in parts.iter().zip(queries) {
-        let (own, rest) = std::mem::take(&mut keys).split_at_mut(part.inverted.lists());
-        keys = rest;
-        work.push((part, code, own));
-    }
-    let rank = |(part, code, keys): (&Listed<'_>, &mut QueryCode, &mut [u64])| {
-        part.codes.quantizer().query(query, code);
-        part.inverted.rank(code, part.codes.quantizer().unit(), part.first_list, keys);
-    };
-    let bytes: usize = parts.iter().map(|part| part.inverted.bytes_of_centroids()).sum();
-    match bytes < MANY_BYTES {
-        true => work.into_iter().for_each(rank),
-        false => work.into_par_iter().for_each(rank),
-    }
 }

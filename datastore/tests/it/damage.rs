@@ -138,7 +138,7 @@ fn what_is_no_store_says_so() {
     settings.passage_stride = 0;
     assert!(Store::create(&folder.path().join("x"), settings).is_err());
     let manifest = std::fs::read_to_string(path.join("manifest.json")).unwrap();
-    std::fs::write(path.join("manifest.json"), manifest.replace("\"format_version\": 1", "\"format_version\": 9"))
+    std::fs::write(path.join("manifest.json"), manifest.replace("\"format_version\": 2", "\"format_version\": 9"))
         .unwrap();
     let error = Store::open(&path).err().unwrap();
     assert!(matches!(error, StoreError::Version { found: 9, .. }), "{error}");

@@ -5,7 +5,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use safelmm_model::Decoder;
-use safelmm_model::ops::{IGNORE, cross_entropy};
+use safelmm_model::ops::{CrossEntropy, IGNORE, cross_entropy, seeded};
 
 use crate::buckets::Part;
 use crate::gradients::Sink;
@@ -57,6 +57,31 @@ pub struct Loss {
     pub z_loss: f64,
     /// Targets that count.
     pub targets: usize,
+}
+
+/// A loss that the device may still be computing.
+pub struct Unread {
+    /// Means, as [`CrossEntropy`] has them.
+    parts: Tensor,
+    targets: usize,
+}
+
+impl Unread {
+    fn of(loss: &CrossEntropy) -> Unread {
+        Unread { parts: loss.parts.clone(), targets: loss.targets }
+    }
+
+    /// Waits for the loss; that of a pass without one is zero.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn read(unread: Option<Unread>) -> Result<Loss> {
+        let Some(Unread { parts, targets }) = unread else { return Ok(Loss::default()) };
+        match parts.to_vec1::<f64>()?[..] {
+            [nll, z_loss] => Ok(Loss { nll: nll * targets as f64, z_loss: z_loss * targets as f64, targets }),
+            _ => candle_core::bail!("a loss has other parts than two"),
+        }
+    }
 }
 
 /// A micro-batch between its forward and its backward pass.
@@ -133,22 +158,21 @@ pub fn backward(
     options: Options,
     leaving: Option<Tensor>,
     sink: &mut dyn Sink,
-) -> Result<(Loss, Tensor)> {
+) -> Result<(Option<Unread>, Tensor)> {
     let Pass { batch, packed, embedded, mut inputs, mut outputs, x } = pass;
     let (found, mut dx) = match leaving {
-        Some(gradient) => (Loss::default(), gradient),
+        Some(gradient) => (None, gradient),
         None => {
             let last = Var::from_tensor(&x)?;
             let targets: Vec<u32> = batch.targets.concat();
             let loss = cross_entropy(&decoder.last_norm(last.as_tensor())?, decoder.head()?, &targets, options.z_loss)?;
             let n = loss.targets as f64;
             let mut grads = (&loss.loss * n)?.backward()?;
-            let found = Loss { nll: loss.nll * n, z_loss: loss.z_loss * n, targets: loss.targets };
             let dx = take(&mut grads, &last)?;
             sink.add(parameters, &grads)?;
             sink.complete(Part::Head);
             sink.complete(Part::Norm);
-            (found, dx)
+            (Some(Unread::of(&loss)), dx)
         }
     };
     drop(x);
@@ -159,13 +183,13 @@ pub fn backward(
             Some(output) => output,
             None => decoder.layer(index, input.as_tensor(), &packed)?,
         };
-        let mut grads = (output * dx)?.sum_all()?.backward()?;
+        let mut grads = seeded(&output, &dx)?.backward()?;
         dx = take(&mut grads, &input)?;
         sink.add(parameters, &grads)?;
         sink.complete(Part::Layer(index));
     }
     if let Some(embedded) = embedded.filter(Tensor::track_op) {
-        sink.add(parameters, &(embedded * &dx)?.sum_all()?.backward()?)?;
+        sink.add(parameters, &seeded(&embedded, &dx)?.backward()?)?;
     }
     sink.complete(Part::Embedding);
     Ok((found, dx))
@@ -185,7 +209,7 @@ mod tests {
     use super::*;
     use crate::buckets::Place;
     use crate::config::Initialisation;
-    use crate::gradients::{Gradients, Summing};
+    use crate::gradients::{Gradients, Summing, Sums};
     use crate::mesh::Mesh;
 
     fn model(layers: usize, tied: bool) -> (Parameters, Decoder) {
@@ -212,8 +236,9 @@ mod tests {
         let batch = batch();
         let pass = forward(&decoder, &batch, options, None, Some(&mut seen)).unwrap();
         let passes = |sums: &mut Summing<'_>| backward(&decoder, &parameters, pass, options, None, sums);
-        let loss = sums.sum(&Mesh::alone(), 1, passes).unwrap().0;
-        let of = |place: &Place| sums.sums()[place.bucket][place.range.clone()].to_vec();
+        let loss = Unread::read(sums.sum(&Mesh::alone(), 1, passes).unwrap().0).unwrap();
+        let Sums::Host(found) = sums.sums() else { panic!("on the CPU") };
+        let of = |place: &Place| found[place.bucket][place.range.clone()].to_vec();
         (loss, sums.buckets().places().iter().map(of).collect(), seen)
     }
 
@@ -228,7 +253,7 @@ mod tests {
             let sequences: Vec<&[u32]> = batch.inputs.iter().map(Vec::as_slice).collect();
             let hidden = decoder.forward(&sequences).unwrap();
             let whole = cross_entropy(&hidden, decoder.head().unwrap(), &batch.targets.concat(), 1e-2).unwrap();
-            assert!((whole.nll * 9.0 - loss.nll).abs() < 1e-9);
+            assert!((whole.read().unwrap().0 * 9.0 - loss.nll).abs() < 1e-9);
             let grads = whole.loss.backward().unwrap();
             for ((name, var), sum) in parameters.iter().zip(&sums) {
                 let want: Vec<f32> = grads.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();

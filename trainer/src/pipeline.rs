@@ -10,7 +10,7 @@ use std::thread;
 use candle_core::{Device, Error, Result, Tensor};
 use safelmm_model::Decoder;
 
-use crate::backward::{Batch, Loss, Options, Pass, backward, forward};
+use crate::backward::{Batch, Loss, Options, Pass, Unread, backward, forward};
 use crate::comm::CommError;
 use crate::gradients::Summing;
 use crate::mesh::Mesh;
@@ -91,7 +91,8 @@ impl Stage<'_> {
         while let Some(pass) = running.pop_front() {
             losses.push(self.backward(pass, sums, neighbours)?);
         }
-        Ok(losses)
+        // Only here, once all of the update is on its way, is a device waited for.
+        losses.into_iter().map(Unread::read).collect()
     }
 
     fn forward<'b>(
@@ -111,7 +112,7 @@ impl Stage<'_> {
         Ok(pass)
     }
 
-    fn backward(&self, pass: Pass<'_>, sums: &mut Summing<'_>, neighbours: &Neighbours) -> Result<Loss> {
+    fn backward(&self, pass: Pass<'_>, sums: &mut Summing<'_>, neighbours: &Neighbours) -> Result<Option<Unread>> {
         let gradient = match self.mesh.is_last() {
             true => None,
             false => Some(self.receive(self.mesh.pipeline.rank() + 1, pass.tokens())?),

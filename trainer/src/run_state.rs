@@ -469,10 +469,14 @@ pub fn checkpoint(run: &Path, step: usize) -> PathBuf {
     run.join(folder_name(step))
 }
 
-/// The first section in which two configurations differ; the run's name may, and how it lies on processes.
+/// The first section in which two configurations differ; the run's name may, how it lies on processes, and its device.
 fn difference(saved: &Value, given: &Value) -> Option<String> {
     // Both as they come out of a file, since reading a number may round it.
-    let given: Value = serde_json::from_str(&given.to_string()).unwrap_or_default();
+    let mut given: Value = serde_json::from_str(&given.to_string()).unwrap_or_default();
+    let mut saved = saved.clone();
+    for config in [&mut saved, &mut given] {
+        config.get_mut("train").and_then(Value::as_object_mut).map(|train| train.remove("device"));
+    }
     let empty = serde_json::Map::new();
     let (saved, given) = (saved.as_object().unwrap_or(&empty), given.as_object().unwrap_or(&empty));
     let keys = given.keys().chain(saved.keys()).filter(|key| !["name", "parallel"].contains(&&key[..]));

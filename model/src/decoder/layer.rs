@@ -9,7 +9,7 @@ use super::linear::{Linear, Parameter, Weight, forward_all};
 use super::{ParameterSource, Part, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{
-    Rotation, Span, TensorGroup, attention, from_divided, largest_attention_logit, rms_norm, rope, swiglu, to_divided,
+    Rotation, Spans, TensorGroup, attention, from_divided, largest_attention_logit, rms_norm, rope, swiglu, to_divided,
 };
 
 /// The parameters of one layer.
@@ -36,7 +36,7 @@ pub(super) struct Context<'a> {
     pub config: &'a Config,
     pub rotation: &'a Rotation,
     /// Sequences inside the packed rows.
-    pub spans: &'a [Span],
+    pub spans: &'a Spans,
 }
 
 /// The sequences' pasts, with the number of new tokens of each; none where every sequence is whole.

@@ -1,32 +1,42 @@
 //! The same operations composed of candle's differentiable ones: slower, on every device, with candle's own gradients.
-//! Used where there is no fused kernel (GPUs) and as what the kernels are tested against.
+//! Used where there is no fused kernel and as what the kernels are tested against. Activations may be bf16: everything but
+//! the matrix products is computed in f32, and rounded at the end.
 
 use candle_core::{D, DType, Result, Tensor};
+
+/// In f32.
+fn wide(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(DType::F32)
+}
 
 use super::types::{CrossEntropy, IGNORE, Rotation, Span};
 
 /// See [`super::rms_norm`].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let (dtype, x) = (x.dtype(), wide(x)?);
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean_square + eps)?.sqrt()?)?.broadcast_mul(weight)
+    x.broadcast_div(&(mean_square + eps)?.sqrt()?)?.broadcast_mul(weight)?.to_dtype(dtype)
 }
 
 /// See [`super::swiglu`].
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    let (dtype, gate, up) = (gate.dtype(), wide(gate)?, wide(up)?);
     let sigmoid = ((gate.neg()?.exp()? + 1.0)?).recip()?;
-    (gate * sigmoid)? * up
+    ((gate * sigmoid)? * up)?.to_dtype(dtype)
 }
 
 /// See [`super::rope`].
 pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
-    let (rows, _, d) = x.dims3()?;
+    let (_, _, d) = x.dims3()?;
     let half = rotation.half;
-    let angles = |data: &[f32]| Tensor::from_slice(data, (rows, 1, half), x.device());
-    let (cos, sin) = (angles(&rotation.cos)?, angles(&rotation.sin)?);
+    let angles = rotation.on(x.device())?;
+    let of_rows = |table: &Tensor| table.index_select(&angles.places, 0)?.unsqueeze(1); // [rows, 1, half]
+    let (cos, sin) = (of_rows(&angles.cos)?, of_rows(&angles.sin)?);
+    let (dtype, x) = (x.dtype(), wide(x)?);
     let (x1, x2) = (x.narrow(2, 0, half)?, x.narrow(2, half, d - half)?);
     let y1 = (x1.broadcast_mul(&cos)? - x2.broadcast_mul(&sin)?)?;
     let y2 = (x2.broadcast_mul(&cos)? + x1.broadcast_mul(&sin)?)?;
-    Tensor::cat(&[y1, y2], 2)
+    Tensor::cat(&[y1, y2], 2)?.to_dtype(dtype)
 }
 
 /// See [`super::attention`].
@@ -44,7 +54,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], window: Opt
         let q = per_head(q, &span.queries, 1)?; // [heads, m, d]
         let k = per_head(k, &span.keys, heads / kv_heads)?; // [heads, n, d]
         let v = per_head(v, &span.keys, heads / kv_heads)?;
-        let scores = (q.matmul(&k.transpose(1, 2)?)? / (d as f64).sqrt())?; // [heads, m, n]
+        let scores = (wide(&q.matmul(&k.transpose(1, 2)?)?)? / (d as f64).sqrt())?; // [heads, m, n]
         let mask: Vec<f32> = (0..m * n)
             .map(|i| {
                 let (position, key) = (n - m + i / n, i % n);
@@ -56,13 +66,18 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], window: Opt
         let scores = scores.broadcast_add(&mask)?;
         let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         let p = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
-        outputs.push(p.matmul(&v)?.transpose(0, 1)?); // [m, heads, d]
+        outputs.push(p.to_dtype(v.dtype())?.matmul(&v)?.transpose(0, 1)?); // [m, heads, d]
     }
     Tensor::cat(&outputs, 0)
 }
 
+/// See [`super::linear`].
+pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    x.matmul(&weight.to_dtype(x.dtype())?.t()?)
+}
+
 fn log_softmax(hidden: &Tensor, weight: &Tensor) -> Result<(Tensor, Tensor)> {
-    let logits = hidden.matmul(&weight.t()?)?; // [rows, vocab]
+    let logits = wide(&linear(hidden, weight)?)?; // [rows, vocab]
     let log_z = logits.log_sum_exp(1)?; // [rows]
     Ok((logits.broadcast_sub(&log_z.unsqueeze(1)?)?, log_z))
 }
@@ -78,8 +93,8 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
     let at_target = log_p.gather(&Tensor::from_vec(ids, (rows, 1), device)?, 1)?.squeeze(1)?;
     let nll = ((at_target * &keep)?.sum_all()?.neg()? / counted as f64)?;
     let z_loss = ((log_z.sqr()? * &keep)?.sum_all()? * (z_weight / counted as f64))?;
-    let scalar = |t: &Tensor| -> Result<f64> { t.to_dtype(DType::F64)?.to_scalar::<f64>() };
-    Ok(CrossEntropy { nll: scalar(&nll)?, z_loss: scalar(&z_loss)?, loss: (nll + z_loss)?, targets: counted })
+    let parts = Tensor::stack(&[nll.detach(), z_loss.detach()], 0)?.to_dtype(DType::F64)?;
+    Ok(CrossEntropy { parts, loss: (nll + z_loss)?, targets: counted })
 }
 
 /// See [`super::token_log_probs`].

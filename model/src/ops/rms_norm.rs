@@ -10,6 +10,10 @@ use crate::kernels::{rms_norm_row, rms_norm_row_grad};
 /// `weight · x / √(mean(x²) + eps)` over the last dimension. `x`: [.., d], `weight`: [d]; returns the shape of `x`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if !x.device().is_cpu() {
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::rms_norm(x, weight, eps)? {
+            return Ok(y);
+        }
         return reference::rms_norm(x, weight, eps);
     }
     x.contiguous()?.apply_op2(weight, RmsNorm { eps: eps as f32 })

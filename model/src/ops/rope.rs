@@ -11,6 +11,10 @@ use super::{ROWS_PER_TASK, reference};
 /// Rotates every head. `x`: [rows, heads, d] with d = 2 · `rotation.half`; row `i` takes the angles of row `i`.
 pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     if !x.device().is_cpu() {
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::rope(x, rotation)? {
+            return Ok(y);
+        }
         return reference::rope(x, rotation);
     }
     x.contiguous()?.apply_op1(Rope { rotation: rotation.clone() })
@@ -42,7 +46,7 @@ impl CustomOp1 for Rope {
 impl Rope {
     fn rotate(&self, x: &[f32], shape: &Shape, direction: f32) -> Result<Vec<f32>> {
         let (rows, heads, d) = shape.dims3()?;
-        let Rotation { cos, sin, half } = &self.rotation;
+        let Rotation { cos, sin, half, .. } = &self.rotation;
         let half = *half;
         if d != 2 * half || cos.len() != rows * half || sin.len() != rows * half {
             candle_core::bail!("{NAME}: x is {shape:?}, the rotation has {} angles of {half} pairs", cos.len());

@@ -10,6 +10,10 @@ use crate::kernels::{swiglu_row, swiglu_row_grad};
 /// `silu(gate) · up`, elementwise. Both operands: [.., d]; returns their shape.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if !gate.device().is_cpu() {
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::swiglu(gate, up)? {
+            return Ok(y);
+        }
         return reference::swiglu(gate, up);
     }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use candle_core::Device;
 use safelmm_trainer::comm::launch::{Workers, only_one};
-use safelmm_trainer::config::{Overlay, ParallelSection};
+use safelmm_trainer::config::{Overlay, ParallelSection, TrainSection};
 use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
 use safelmm_trainer::machine::measure_peak;
 use safelmm_trainer::pretrain::pretrain_with;
@@ -135,7 +135,7 @@ pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
             report.line("finished before: nothing is left to do");
             return Ok(None);
         }
-        measure(report)?;
+        measure(&config.train, report)?;
         let init = args.init.as_deref();
         let outcome = pretrain_with(world, &config, &args.data, &args.out, init, &stop.asked, report)?;
         anyhow::Ok(Some((outcome, world.rank())))
@@ -183,7 +183,7 @@ pub fn run_finetune(args: &FinetuneArgs, report: &mut Report) -> Result<()> {
         report.line("finished before: nothing is left to do");
         return Ok(());
     }
-    measure(report)?;
+    measure(&config.train, report)?;
     end(finetune(&config, &args.checkpoint, &args.instructions, &args.out, &stop.asked, report)?, &stop, report);
     Ok(())
 }
@@ -236,9 +236,10 @@ pub fn run_report(args: &ReportArgs, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn measure(report: &mut Report) -> Result<()> {
-    let peak = Device::Cpu.with_context(measure_peak)?;
-    report.line(&format!("matrix products of this machine come to {:.0} GFLOP/s", peak / 1e9));
+fn measure(train: &TrainSection, report: &mut Report) -> Result<()> {
+    let device = train.device.open()?;
+    let peak = Device::Cpu.with_context(|| measure_peak(&device, train.precision))?;
+    report.line(&format!("matrix products of this machine ({}) come to {:.0} GFLOP/s", train.device, peak / 1e9));
     report.peak = Some(peak);
     Ok(())
 }

@@ -12,6 +12,7 @@ use std::time::Instant;
 use std::{fs, io};
 
 use safelmm_model::Decoder;
+use safelmm_model::device::{DeviceError, DeviceName};
 
 use crate::backward::Batch;
 use crate::buckets::Buckets;
@@ -102,6 +103,19 @@ pub enum TrainError {
         step: usize,
         /// Why.
         source: candle_core::Error,
+    },
+    /// There is no such device.
+    #[error("train.device: {0}")]
+    Device(#[from] DeviceError),
+    /// Several workers share no device.
+    #[error(
+        "train.device is {device}, and the run has {workers} workers: expected one process on a GPU, or train.device = \"cpu\""
+    )]
+    Workers {
+        /// The device.
+        device: DeviceName,
+        /// How many there are.
+        workers: usize,
     },
     /// Another worker is out of reach.
     #[error(transparent)]

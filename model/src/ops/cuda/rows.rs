@@ -1,0 +1,138 @@
+//! Norm, activation, rotation and embedding.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::{Ran, kernel, takes};
+use crate::kernels::cuda::{Arg, Fresh, Grid, Module, launch};
+use crate::ops::types::Rotation;
+
+/// Blocks of a warp for each row.
+const ROWS_PER_BLOCK: usize = 8;
+const WARPS: (u32, u32) = (32, 8);
+
+/// See [`rms_norm`](crate::ops::rms_norm); none for rows that the kernel does not know, or another weight than f32.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>> {
+    let d = weight.elem_count();
+    let (Some(device), Some(forward)) = (takes(x, d), kernel("rms_norm", x.dtype())) else { return Ok(None) };
+    if x.dims().last() != Some(&d) || weight.dtype() != DType::F32 {
+        return Ok(None);
+    }
+    let (x, weight, eps) = (x.contiguous()?, weight.contiguous()?, eps as f32);
+    let rows = x.elem_count() / d;
+    let grid = Grid { blocks: (rows.div_ceil(ROWS_PER_BLOCK), 1), threads: WARPS };
+    let y = Fresh::new(device, x.shape(), x.dtype())?;
+    let extents = [Arg::F32(eps), Arg::U32(rows), Arg::U32(d)];
+    let [e, r, w] = extents;
+    launch(device, &Module::rows(), &forward, grid, &[Arg::Out(&y), Arg::At(&x), Arg::At(&weight), e, r, w])?;
+    let (inputs, of) = ((x.clone(), weight.clone()), device.clone());
+    let backward = move |_: &Tensor, dy: &Tensor| {
+        let (x, weight) = &inputs;
+        let (Some(to_x), Some(to_weight)) = (kernel("rms_norm_dx", x.dtype()), kernel("rms_norm_dw", x.dtype())) else {
+            return Ok([None, None]);
+        };
+        let (dx, scales) = (Fresh::new(&of, x.shape(), x.dtype())?, Fresh::new(&of, rows, DType::F32)?);
+        let (r, w) = (Arg::U32(rows), Arg::U32(d));
+        let own = [Arg::Out(&dx), Arg::Out(&scales), Arg::At(x), Arg::At(weight), Arg::At(dy), Arg::F32(eps), r, w];
+        launch(&of, &Module::rows(), &to_x, grid, &own)?;
+        // Parts of the sum over the rows, and then their sum.
+        let (columns, parts) = (d.div_ceil(32), rows.div_ceil(128).min(256));
+        let (partial, dw) = (Fresh::new(&of, (parts, d), DType::F32)?, Fresh::new(&of, weight.shape(), DType::F32)?);
+        let (r, w) = (Arg::U32(rows), Arg::U32(d));
+        let own = [Arg::Out(&partial), Arg::Out(&scales), Arg::At(x), Arg::At(dy), r, w];
+        launch(&of, &Module::rows(), &to_weight, Grid { blocks: (columns, parts), threads: WARPS }, &own)?;
+        let own = [Arg::Out(&dw), Arg::Out(&partial), Arg::U32(parts), Arg::U32(d)];
+        launch(&of, &Module::rows(), "column_sums", Grid { blocks: (columns, 1), threads: WARPS }, &own)?;
+        Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
+    };
+    x.apply_op2(&weight, Ran::new("rms-norm", y, backward)).map(Some)
+}
+
+/// See [`swiglu`](crate::ops::swiglu).
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Option<Tensor>> {
+    let (Some(device), Some(forward)) = (takes(gate, gate.elem_count()), kernel("swiglu", gate.dtype())) else {
+        return Ok(None);
+    };
+    if up.dtype() != gate.dtype() || up.shape() != gate.shape() {
+        return Ok(None);
+    }
+    let (gate, up) = (gate.contiguous()?, up.contiguous()?);
+    let packs = gate.elem_count() * gate.dtype().size_in_bytes() / 16;
+    let grid = Grid::of(packs);
+    let y = Fresh::new(device, gate.shape(), gate.dtype())?;
+    launch(device, &Module::rows(), &forward, grid, &[Arg::Out(&y), Arg::At(&gate), Arg::At(&up), Arg::U64(packs)])?;
+    let (inputs, of) = ((gate.clone(), up.clone()), device.clone());
+    let backward = move |_: &Tensor, dy: &Tensor| {
+        let (gate, up) = &inputs;
+        let Some(back) = kernel("swiglu_grad", gate.dtype()) else { return Ok([None, None]) };
+        let fresh = || Fresh::new(&of, gate.shape(), gate.dtype());
+        let (dgate, dup) = (fresh()?, fresh()?);
+        let own = [Arg::Out(&dgate), Arg::Out(&dup), Arg::At(gate), Arg::At(up), Arg::At(dy), Arg::U64(packs)];
+        launch(&of, &Module::rows(), &back, grid, &own)?;
+        Ok([Some(dgate.tensor(dy)?), Some(dup.tensor(dy)?)])
+    };
+    gate.apply_op2(&up, Ran::new("swiglu", y, backward)).map(Some)
+}
+
+/// See [`rope`](crate::ops::rope).
+pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Option<Tensor>> {
+    let (Some(_), Some(name)) = (takes(x, rotation.half), kernel("rope", x.dtype())) else { return Ok(None) };
+    let (rows, _, d) = x.dims3()?;
+    let angles = rotation.on(x.device())?;
+    if d != 2 * rotation.half || angles.places.elem_count() != rows {
+        return Ok(None);
+    }
+    let x = x.contiguous()?;
+    let rotated = move |x: &Tensor, direction: f32| {
+        let (rows, heads, d) = x.dims3()?;
+        let Some(device) = takes(x, d) else { candle_core::bail!("rope: expected a tensor on the GPU") };
+        let y = Fresh::new(device, x.shape(), x.dtype())?;
+        let threads = x.elem_count() * x.dtype().size_in_bytes() / 32;
+        let (cos, sin, places) = (Arg::At(&angles.cos), Arg::At(&angles.sin), Arg::At(&angles.places));
+        let extents = [Arg::U32(rows), Arg::U32(heads), Arg::U32(d / 2)];
+        let [r, h, half] = extents;
+        let own = [Arg::Out(&y), Arg::At(x), cos, sin, places, Arg::F32(direction), r, h, half];
+        launch(device, &Module::rows(), &name, Grid::of(threads), &own)?;
+        Ok(y)
+    };
+    let y = rotated(&x, 1.0)?;
+    // A rotation's transpose is the rotation by the opposite angle.
+    let backward = move |_: &Tensor, dy: &Tensor| Ok([Some(rotated(dy, -1.0)?.tensor(dy)?)]);
+    x.apply_op1(Ran::new("rope", y, backward)).map(Some)
+}
+
+/// See [`embedding`](crate::ops::embedding).
+pub fn embedding(table: &Tensor, ids: &[u32], dtype: DType) -> Result<Option<Tensor>> {
+    let (vocab, d) = table.dims2()?;
+    let (Some(device), Some(forward)) = (takes(table, d), kernel("embed", dtype)) else { return Ok(None) };
+    if table.dtype() != DType::F32 || ids.is_empty() || ids.iter().any(|id| *id as usize >= vocab) {
+        return Ok(None);
+    }
+    let (table, y) = (table.contiguous()?, Fresh::new(device, (ids.len(), d), dtype)?);
+    let on_device = |values: &[u32]| Tensor::from_slice(values, values.len(), table.device());
+    let grid = |blocks: usize| Grid { blocks: (blocks, 1), threads: (256, 1) };
+    let rows = on_device(ids)?;
+    let own = [Arg::Out(&y), Arg::At(&table), Arg::At(&rows), Arg::U32(d)];
+    launch(device, &Module::rows(), &forward, grid(ids.len()), &own)?;
+    // The rows of each token that occurs, one token after another.
+    let mut order: Vec<u32> = (0..ids.len() as u32).collect();
+    order.sort_by_key(|row| ids[*row as usize]);
+    let (mut tokens, mut starts) = (Vec::new(), Vec::new());
+    for (at, row) in order.iter().enumerate() {
+        if tokens.last() != Some(&ids[*row as usize]) {
+            tokens.push(ids[*row as usize]);
+            starts.push(at as u32);
+        }
+    }
+    starts.push(order.len() as u32);
+    let (count, of) = (tokens.len(), device.clone());
+    let lists = (on_device(&tokens)?, on_device(&starts)?, on_device(&order)?);
+    let backward = move |_: &Tensor, dy: &Tensor| {
+        let Some(back) = kernel("embed_grad", dy.dtype()) else { return Ok([None]) };
+        let dtable = Fresh::zeros(&of, (vocab, d))?;
+        let (tokens, starts, order) = &lists;
+        let own = [Arg::Out(&dtable), Arg::At(dy), Arg::At(tokens), Arg::At(starts), Arg::At(order), Arg::U32(d)];
+        launch(&of, &Module::rows(), &back, grid(count), &own)?;
+        Ok([Some(dtable.tensor(dy)?)])
+    };
+    table.apply_op1(Ran::new("embedding", y, backward)).map(Some)
+}

@@ -5,7 +5,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use safelmm_model::Decoder;
-use safelmm_model::ops::{CrossEntropy, IGNORE, cross_entropy, seeded};
+use safelmm_model::ops::{CrossEntropy, IGNORE, Tape, cross_entropy, record};
 
 use crate::buckets::Part;
 use crate::gradients::Sink;
@@ -89,9 +89,9 @@ pub struct Pass<'a> {
     batch: &'a Batch,
     packed: safelmm_model::Batch,
     /// What the embedding gave, where this worker has it.
-    embedded: Option<Tensor>,
-    inputs: Vec<Var>,
-    outputs: Vec<Option<Tensor>>,
+    embedded: Option<(Tensor, Tape)>,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Option<(Tensor, Tape)>>,
     x: Tensor,
 }
 
@@ -124,21 +124,21 @@ pub fn forward<'a>(
     let (embedded, mut x) = match entering {
         Some(x) => (None, x),
         None => {
-            let embedded = decoder.embed(&packed)?;
-            let x = embedded.detach();
+            let embedded = record(decoder.device(), || decoder.embed(&packed))?;
+            let x = embedded.0.detach();
             (Some(embedded), x)
         }
     };
     let layers = decoder.layers();
     let (mut inputs, mut outputs) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
     for index in layers {
-        let input = Var::from_tensor(&x)?;
-        let output = decoder.layer(index, input.as_tensor(), &packed)?;
+        let input = entering_layer(&x)?;
+        let output = record(decoder.device(), || decoder.layer(index, &input, &packed))?;
         if let Some(look) = look.as_deref_mut() {
             let logit = decoder.largest_attention_logit(index, &x, &packed)?;
-            look.push(Activations::of(&output, logit)?);
+            look.push(Activations::of(&output.0, logit)?);
         }
-        x = output.detach();
+        x = output.0.detach();
         inputs.push(input);
         outputs.push(if options.checkpointing { None } else { Some(output) });
     }
@@ -163,11 +163,13 @@ pub fn backward(
     let (found, mut dx) = match leaving {
         Some(gradient) => (None, gradient),
         None => {
-            let last = Var::from_tensor(&x)?;
+            let last = entering_layer(&x)?;
             let targets: Vec<u32> = batch.targets.concat();
-            let loss = cross_entropy(&decoder.last_norm(last.as_tensor())?, decoder.head()?, &targets, options.z_loss)?;
-            let n = loss.targets as f64;
-            let mut grads = (&loss.loss * n)?.backward()?;
+            let (loss, tape) = record(decoder.device(), || {
+                cross_entropy(&decoder.last_norm(&last)?, decoder.head()?, &targets, options.z_loss)
+            })?;
+            let n = Tensor::new(loss.targets as f32, decoder.device())?;
+            let mut grads = tape.backward(&loss.loss, &n)?;
             let dx = take(&mut grads, &last)?;
             sink.add(parameters, &grads)?;
             sink.complete(Part::Head);
@@ -181,21 +183,36 @@ pub fn backward(
         let index = first + inputs.len();
         let output = match output {
             Some(output) => output,
-            None => decoder.layer(index, input.as_tensor(), &packed)?,
+            None => record(decoder.device(), || decoder.layer(index, &input, &packed))?,
         };
-        let mut grads = seeded(&output, &dx)?.backward()?;
+        let (output, tape) = output;
+        let mut grads = tape.backward(&output, &dx)?;
+        drop(output);
         dx = take(&mut grads, &input)?;
         sink.add(parameters, &grads)?;
         sink.complete(Part::Layer(index));
     }
-    if let Some(embedded) = embedded.filter(Tensor::track_op) {
-        sink.add(parameters, &seeded(&embedded, &dx)?.backward()?)?;
+    if let Some((embedded, tape)) = embedded.filter(|(embedded, _)| tape_or_graph(embedded)) {
+        sink.add(parameters, &tape.backward(&embedded, &dx)?)?;
     }
     sink.complete(Part::Embedding);
     Ok((found, dx))
 }
 
-fn take(grads: &mut GradStore, input: &Var) -> Result<Tensor> {
+/// Hidden states on their way into a layer: on the CPU candle's graph begins with them, elsewhere a tape.
+fn entering_layer(x: &Tensor) -> Result<Tensor> {
+    match x.device().is_cpu() {
+        true => Ok(Var::from_tensor(x)?.into_inner()),
+        false => Ok(x.clone()),
+    }
+}
+
+/// Whether gradients go back from the embedding: it is trained, or on a device, whose tape finds out.
+fn tape_or_graph(embedded: &Tensor) -> bool {
+    !embedded.device().is_cpu() || embedded.track_op()
+}
+
+fn take(grads: &mut GradStore, input: &Tensor) -> Result<Tensor> {
     match grads.remove(input) {
         Some(gradient) => Ok(gradient),
         None => candle_core::bail!("no gradient reaches the input of a layer"),

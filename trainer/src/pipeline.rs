@@ -9,6 +9,7 @@ use std::thread;
 
 use candle_core::{Device, Error, Result, Tensor};
 use safelmm_model::Decoder;
+use safelmm_model::ops::record;
 
 use crate::backward::{Batch, Loss, Options, Pass, Unread, backward, forward};
 use crate::comm::CommError;
@@ -142,20 +143,28 @@ impl Stage<'_> {
         let pipeline = &*self.mesh.pipeline;
         let batch = self.decoder.batch(sequences)?;
         let mut x = match self.mesh.is_first() {
-            true => self.decoder.embed(&batch)?.detach(),
+            true => unrecorded(self.decoder, || self.decoder.embed(&batch))?,
             false => self.receive(pipeline.rank() - 1, targets.len())?,
         };
         for index in self.decoder.layers() {
-            x = self.decoder.layer(index, &x, &batch)?.detach();
+            x = unrecorded(self.decoder, || self.decoder.layer(index, &x, &batch))?;
         }
         let mut log_probs = vec![0.0; targets.len()];
         match self.mesh.is_last() {
-            true => log_probs = self.decoder.token_log_probs(&self.decoder.last_norm(&x)?, targets)?,
+            true => {
+                let last = unrecorded(self.decoder, || self.decoder.last_norm(&x))?;
+                log_probs = self.decoder.token_log_probs(&last, targets)?;
+            }
             false => pipeline.send(pipeline.rank() + 1, &values(&x)?).map_err(failed)?,
         }
         pipeline.broadcast(pipeline.size() - 1, &mut log_probs).map_err(failed)?;
         Ok(log_probs)
     }
+}
+
+/// What nobody goes back through.
+fn unrecorded(decoder: &Decoder, run: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    Ok(record(decoder.device(), run)?.0.detach())
 }
 
 fn failed(error: CommError) -> Error {

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Error, Tensor, bail};
 
 use super::Result;
 use crate::kernels::{PackedMatrix, Pool, Product, QuantizedMatrix, QuantizedRows, products};
-use crate::ops::{embedding, linear, with_slice};
+use crate::ops::{add, add_bias, embedding, linear, scaled, with_slice};
 
 /// A matrix of parameters, [out, in].
 pub enum Weight {
@@ -144,7 +144,7 @@ impl Linear {
     fn with_low_rank(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
         match &self.low_rank {
             // [rows, in] → [rows, rank] → [rows, out]
-            Some(LowRank { a, b, scale }) => y + (linear(&linear(x, a)?, b)? * *scale)?,
+            Some(LowRank { a, b, scale }) => add(&y, &scaled(&linear(&linear(x, a)?, b)?, *scale)?),
             None => Ok(y),
         }
     }
@@ -152,7 +152,7 @@ impl Linear {
     /// Adds the bias to a product.
     pub fn add_bias(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
-            Some(bias) => y.broadcast_add(&bias.to_dtype(y.dtype())?),
+            Some(bias) => add_bias(&y, bias),
             None => Ok(y),
         }
     }

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 
 use super::reference;
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::types::{Span, Spans};
 use crate::kernels::{Matrix, MatrixMut, Threads, dot, matmul, softmax_row, softmax_row_grad};
 
@@ -22,7 +23,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &Spans, window: Opti
         if let Some(y) = super::cuda::attention(q, k, v, spans, window)? {
             return Ok(y);
         }
-        return reference::attention(q, k, v, spans, window);
+        return composed([q, k, v], |[q, k, v]| reference::attention(q, k, v, spans, window));
     }
     let op = Attention { spans: spans.to_vec(), window };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::reference;
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::types::{CrossEntropy, IGNORE};
 use crate::kernels::{Matrix, MatrixMut, Threads, matmul, target_log_prob};
 
@@ -30,7 +31,14 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
         if let Some(loss) = super::cuda::cross_entropy(hidden, weight, targets, z_weight)? {
             return Ok(loss);
         }
-        return reference::cross_entropy(hidden, weight, targets, z_weight);
+        let mut found = None;
+        let loss = composed([hidden, weight], |[hidden, weight]| {
+            let CrossEntropy { loss, parts, .. } = reference::cross_entropy(hidden, weight, targets, z_weight)?;
+            found = Some(parts);
+            Ok(loss)
+        })?;
+        let Some(parts) = found else { candle_core::bail!("{NAME}: the loss was not computed") };
+        return Ok(CrossEntropy { loss, parts, targets: counted });
     }
     let saved = Arc::new(Mutex::new(Saved::default()));
     let frozen = !weight.track_op();

@@ -2,6 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::tape::composed;
+
 /// The rows `ids` of `table`, [vocab, hidden], in the type of activations: [ids, hidden]. Gradients reach the table.
 ///
 /// # Errors
@@ -11,5 +13,6 @@ pub fn embedding(table: &Tensor, ids: &[u32], dtype: DType) -> Result<Tensor> {
     if let Some(rows) = super::cuda::embedding(table, ids, dtype)? {
         return Ok(rows);
     }
-    table.index_select(&Tensor::from_slice(ids, ids.len(), table.device())?, 0)?.to_dtype(dtype)
+    let rows = Tensor::from_slice(ids, ids.len(), table.device())?;
+    composed([table], |[table]| table.index_select(&rows, 0)?.to_dtype(dtype))
 }

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::reference;
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use crate::kernels::{Matrix, MatrixMut, Threads, matmul};
 
 /// `x · weightᵀ`: [rows, in], [out, in] → [rows, out], in the type of `x`. Gradients reach `x`, and the weight where it
@@ -19,7 +20,7 @@ pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if let Some(y) = super::cuda::linear(x, weight)? {
         return Ok(y);
     }
-    reference::linear(x, weight)
+    composed([x, weight], |[x, weight]| reference::linear(x, weight))
 }
 
 /// `x · weightᵀ` whose gradient reaches `x` alone: [rows, in], [out, in] → [rows, out]. candle's product would make a

@@ -17,6 +17,7 @@ mod rope;
 mod seeded;
 mod storage;
 mod swiglu;
+mod tape;
 mod tensor_parallel;
 mod types;
 
@@ -27,9 +28,9 @@ pub use linear::{frozen_linear, linear};
 pub use optimizer::{Update, adamw, add_to, squares};
 pub use rms_norm::rms_norm;
 pub use rope::rope;
-pub use seeded::seeded;
 pub(crate) use storage::with_slice;
 pub use swiglu::swiglu;
+pub use tape::{Tape, add, add_bias, record, reshape, scaled};
 pub use tensor_parallel::{TensorGroup, from_divided, to_divided};
 pub use types::{Angles, CrossEntropy, IGNORE, Rotation, Span, Spans};
 

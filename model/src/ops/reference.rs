@@ -39,34 +39,41 @@ pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     Tensor::cat(&[y1, y2], 2)?.to_dtype(dtype)
 }
 
-/// See [`super::attention`].
+/// See [`super::attention`]. Neighbouring sequences of one length without a past are run at once.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], window: Option<usize>) -> Result<Tensor> {
-    let (_, heads, d) = q.dims3()?;
-    let (_, kv_heads, _) = k.dims3()?;
-    let per_head = |x: &Tensor, rows: &std::ops::Range<usize>, repeat: usize| -> Result<Tensor> {
-        let x = x.narrow(0, rows.start, rows.len())?.transpose(0, 1)?; // [h, rows, d]
-        let (h, n, d) = x.dims3()?;
-        x.unsqueeze(1)?.expand((h, repeat, n, d))?.contiguous()?.reshape((h * repeat, n, d))
+    const UNSEEN: f64 = -1e30; // makes a score whose exponential is zero
+    let ((_, heads, d), (_, kv_heads, _)) = (q.dims3()?, k.dims3()?);
+    // `count` sequences of `length` rows from `first` on: [count · heads, length, d].
+    let per_head = |x: &Tensor, first: usize, count: usize, length: usize| -> Result<Tensor> {
+        let h = x.dim(1)?;
+        let x = x.narrow(0, first, count * length)?.reshape((count, length, h, d))?.transpose(1, 2)?;
+        let repeated = x.unsqueeze(2)?.expand((count, h, heads / h, length, d))?;
+        repeated.contiguous()?.reshape((count * heads, length, d))
     };
+    if kv_heads == 0 || heads % kv_heads != 0 {
+        candle_core::bail!("attention: {heads} heads of queries over {kv_heads} of keys");
+    }
     let mut outputs = Vec::with_capacity(spans.len());
-    for span in spans {
+    for run in spans.chunk_by(|a, b| [a, b].iter().all(|s| s.keys == s.queries) && a.keys.len() == b.keys.len()) {
+        let (span, count) = (&run[0], run.len());
         let (m, n) = (span.queries.len(), span.keys.len());
-        let q = per_head(q, &span.queries, 1)?; // [heads, m, d]
-        let k = per_head(k, &span.keys, heads / kv_heads)?; // [heads, n, d]
-        let v = per_head(v, &span.keys, heads / kv_heads)?;
-        let scores = (wide(&q.matmul(&k.transpose(1, 2)?)?)? / (d as f64).sqrt())?; // [heads, m, n]
-        let mask: Vec<f32> = (0..m * n)
-            .map(|i| {
-                let (position, key) = (n - m + i / n, i % n);
-                let seen = key <= position && window.is_none_or(|w| key + w > position);
-                if seen { 0.0 } else { f32::NEG_INFINITY }
-            })
-            .collect();
-        let mask = Tensor::from_vec(mask, (1, m, n), q.device())?;
-        let scores = scores.broadcast_add(&mask)?;
+        let q = per_head(q, span.queries.start, count, m)?; // [count · heads, m, d]
+        let k = per_head(k, span.keys.start, count, n)?; // [count · heads, n, d]
+        let v = per_head(v, span.keys.start, count, n)?;
+        let scores = (wide(&q.matmul(&k.transpose(1, 2)?)?)? / (d as f64).sqrt())?; // [count · heads, m, n]
+        let places = |from: usize, to: usize| Tensor::arange(from as u32, to as u32, scores.device());
+        let (positions, keys) = (places(n - m, n)?.reshape((m, 1))?, places(0, n)?.reshape((1, n))?);
+        let mut unseen = wide(&keys.broadcast_gt(&positions)?)?;
+        if let Some(window) = window.filter(|window| *window < n) {
+            let begins = places(n - m + n - window, n + n - window)?.reshape((m, 1))?; // of each row, n later
+            let keys = places(n - 1, n + n - 1)?.reshape((1, n))?;
+            unseen = unseen.maximum(&wide(&keys.broadcast_lt(&begins)?)?)?;
+        }
+        let scores = scores.broadcast_add(&(unseen * UNSEEN)?)?;
         let exp = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         let p = exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)?;
-        outputs.push(p.to_dtype(v.dtype())?.matmul(&v)?.transpose(0, 1)?); // [m, heads, d]
+        let out = p.to_dtype(v.dtype())?.matmul(&v)?.reshape((count, heads, m, d))?;
+        outputs.push(out.transpose(1, 2)?.reshape((count * m, heads, d))?);
     }
     Tensor::cat(&outputs, 0)
 }

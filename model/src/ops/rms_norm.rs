@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::{ROWS_PER_TASK, reference};
 use crate::kernels::{rms_norm_row, rms_norm_row_grad};
 
@@ -14,7 +15,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
         if let Some(y) = super::cuda::rms_norm(x, weight, eps)? {
             return Ok(y);
         }
-        return reference::rms_norm(x, weight, eps);
+        return composed([x, weight], |[x, weight]| reference::rms_norm(x, weight, eps));
     }
     x.contiguous()?.apply_op2(weight, RmsNorm { eps: eps as f32 })
 }

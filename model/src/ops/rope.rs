@@ -5,6 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::types::Rotation;
 use super::{ROWS_PER_TASK, reference};
 
@@ -15,7 +16,7 @@ pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
         if let Some(y) = super::cuda::rope(x, rotation)? {
             return Ok(y);
         }
-        return reference::rope(x, rotation);
+        return composed([x], |[x]| reference::rope(x, rotation));
     }
     x.contiguous()?.apply_op1(Rope { rotation: rotation.clone() })
 }

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::{ROWS_PER_TASK, reference};
 use crate::kernels::{swiglu_row, swiglu_row_grad};
 
@@ -14,7 +15,7 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
         if let Some(y) = super::cuda::swiglu(gate, up)? {
             return Ok(y);
         }
-        return reference::swiglu(gate, up);
+        return composed([gate, up], |[gate, up]| reference::swiglu(gate, up));
     }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }

@@ -24,6 +24,8 @@ fn wide() -> RunConfig {
     let mut config = config();
     (config.model.hidden_size, config.model.intermediate_size, config.model.head_dim) = (64, 96, 32);
     config.tokenizer.vocab_size = 704;
+    // A rate at which no loss jumps, since what a jump makes of rounding is chance.
+    config.train.learning_rate = 1e-3;
     (config.train.steps, config.train.checkpoint_steps, config.train.statistics_steps) = (20, 10, 5);
     config
 }
@@ -60,9 +62,9 @@ fn a_run_on_a_gpu_sees_the_losses_of_the_cpu() {
     let narrow = on(&config, gpu, Precision::Bf16);
     let bf16 = found(&narrow, "bf16");
     eprintln!("losses apart: f32 {:.1e}, bf16 {:.1e}", apart(&cpu, &f32), apart(&cpu, &bf16));
-    assert!(cpu[19] < cpu[0] - 0.5, "{cpu:?}");
+    assert!(cpu[19] < cpu[0] - 0.2, "{cpu:?}");
     assert!(apart(&cpu, &f32) < 1e-3, "{cpu:?} {f32:?}");
-    assert!(apart(&cpu, &bf16) < 5e-2, "{cpu:?} {bf16:?}");
+    assert!(apart(&cpu, &bf16) < 2e-2, "{cpu:?} {bf16:?}");
 
     // Stopped and gone on with, a run sees the same losses to the last bit.
     let stop = AtomicBool::new(true);

@@ -19,7 +19,12 @@ __device__ __forceinline__ void mma(float *c, const u32 *a, u32 b0, u32 b1) {
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// Four 8 × 8 matrices, transposed; lane i names row i % 8 of matrix i / 8.
+// Four 8 × 8 matrices, as they stand and transposed; lane i names row i % 8 of matrix i / 8.
+__device__ __forceinline__ void load(u32 *r, const u16 *row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"((u32)__cvta_generic_to_shared(row)));
+}
 __device__ __forceinline__ void load_transposed(u32 *r, const u16 *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                  : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -33,17 +38,35 @@ __device__ __forceinline__ u32 pair(float low, float high) {
     return both;
 }
 
+// Sixteen bytes on their way into shared memory; zeros where they are not to be read.
+__device__ __forceinline__ void fetch(u16 *to, const u16 *from, bool there) {
+    u32 bytes = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"((u32)__cvta_generic_to_shared(to)), "l"(from), "r"(bytes));
+}
+__device__ __forceinline__ void fetched() {
+    asm volatile("cp.async.wait_all;");
+    __syncthreads();
+}
+
+// 2ˣ.
+__device__ __forceinline__ float power(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 struct Tile {
     u32 start, length, first;
 };
 
-// Rows first .. first + count of a sequence into shared memory; zeros behind its end.
+// Rows first .. first + KEYS of a sequence on their way into shared memory; zeros behind its end.
 __device__ __forceinline__ void stream(u16 *tile, const u16 *from, u32 first, u32 length, u32 stride) {
-    for (u32 i = threadIdx.x; i < KEYS * D / 8; i += blockDim.x) {
+#pragma unroll
+    for (u32 i = threadIdx.x; i < KEYS * D / 8; i += 128) {
         u32 row = i / (D / 8), column = i % (D / 8) * 8;
-        uint4 value = make_uint4(0, 0, 0, 0);
-        if (first + row < length) value = *(const uint4 *)(from + (u64)(first + row) * stride + column);
-        *(uint4 *)(tile + row * STRIDE + column) = value;
+        bool there = first + row < length;
+        fetch(tile + row * STRIDE + column, from + (u64)(there ? first + row : 0) * stride + column, there);
     }
 }
 
@@ -60,13 +83,18 @@ __device__ __forceinline__ void hold(u32 a[D / 16][4], const u16 *from, u32 row,
 
 // s = a · tileᵀ: [16, KEYS] of a warp.
 __device__ __forceinline__ void scores(float s[KEYS / 8][4], const u32 a[D / 16][4], const u16 *tile) {
-    u32 g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    u32 lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < KEYS / 8; n++) {
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
-        const u16 *row = tile + (n * 8 + g) * STRIDE + 2 * t;
+        const u16 *row = tile + (n * 8 + lane % 8) * STRIDE + lane / 8 * 8;
 #pragma unroll
-        for (int k = 0; k < D / 16; k++) mma(s[n], a[k], *(const u32 *)(row + k * 16), *(const u32 *)(row + k * 16 + 8));
+        for (int k = 0; k < D / 32; k++) {
+            u32 b[4];
+            load(b, row + k * 32);
+            mma(s[n], a[2 * k], b[0], b[1]);
+            mma(s[n], a[2 * k + 1], b[2], b[3]);
+        }
     }
 }
 
@@ -118,41 +146,50 @@ __device__ __forceinline__ bool sees(u32 query, u32 key, u32 length, u32 window)
 extern "C" __global__ void __launch_bounds__(128)
     attention(u16 *out, float *log_sums, const u16 *q, const u16 *k, const u16 *v, const Tile *tiles, float scale,
               u32 window, u32 rows, u32 heads, u32 kv_heads) {
-    __shared__ __align__(16) u16 key_tile[KEYS * STRIDE], value_tile[KEYS * STRIDE];
-    Tile tile = tiles[blockIdx.x];
+    __shared__ __align__(16) u16 key_tile[2][KEYS * STRIDE], value_tile[2][KEYS * STRIDE];
+    Tile tile = tiles[gridDim.x - 1 - blockIdx.x]; // the longest rows first
     u32 head = blockIdx.y, kv = head / (heads / kv_heads), stride = heads * D, kv_stride = kv_heads * D;
     q += ((u64)tile.start * heads + head) * D;
     out += ((u64)tile.start * heads + head) * D;
     k += ((u64)tile.start * kv_heads + kv) * D;
     v += ((u64)tile.start * kv_heads + kv) * D;
-    u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4, row = tile.first + threadIdx.x / 32 * 16 + g;
+    u32 lane = threadIdx.x % 32, t = lane % 4, least = tile.first + threadIdx.x / 32 * 16, row = least + lane / 4;
     u32 a[D / 16][4];
     hold(a, q, row, tile.length, stride);
     float sum[D / 8][4] = {}, most[2] = {-1e30f, -1e30f}, total[2] = {0, 0};
     u32 end = min(tile.first + ROWS, tile.length);
-    u32 begin = tile.first + 1 > window ? (tile.first + 1 - window) / KEYS * KEYS : 0;
-    for (u32 first = begin; first < end; first += KEYS) {
-        __syncthreads();
-        stream(key_tile, k, first, tile.length, kv_stride);
-        stream(value_tile, v, first, tile.length, kv_stride);
-        __syncthreads();
+    u32 first = tile.first + 1 > window ? (tile.first + 1 - window) / KEYS * KEYS : 0;
+    stream(key_tile[0], k, first, tile.length, kv_stride);
+    stream(value_tile[0], v, first, tile.length, kv_stride);
+    for (u32 at = 0; first < end; first += KEYS, at ^= 1) {
+        fetched();
+        if (first + KEYS < end) {
+            stream(key_tile[at ^ 1], k, first + KEYS, tile.length, kv_stride);
+            stream(value_tile[at ^ 1], v, first + KEYS, tile.length, kv_stride);
+        }
         float s[KEYS / 8][4];
-        scores(s, a, key_tile);
-        float now[2] = {most[0], most[1]};
+        scores(s, a, key_tile[at]);
+        if (first + KEYS > least + 1 || first + window < least + 16) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (!sees(row + i / 2 * 8, first + n * 8 + 2 * t + i % 2, tile.length, window)) s[n][i] = -1e30f;
+        }
+        float now[2] = {most[0], most[1]}, own[2] = {0, 0};
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                bool seen = sees(row + i / 2 * 8, first + n * 8 + 2 * t + i % 2, tile.length, window);
-                s[n][i] = seen ? s[n][i] * scale : -1e30f;
-                now[i / 2] = fmaxf(now[i / 2], s[n][i]);
-            }
-        float own[2] = {0, 0};
+            for (int i = 0; i < 4; i++) now[i / 2] = fmaxf(now[i / 2], s[n][i]);
+#pragma unroll
         for (int half = 0; half < 2; half++) {
             now[half] = row_most(now[half]);
-            float factor = exp2f(most[half] - now[half]);
+            float factor = power((most[half] - now[half]) * scale);
             most[half] = now[half];
             total[half] *= factor;
+            // A row that sees no key yet has no sum: its exponentials are to be zero, not one.
+            now[half] = now[half] < -1e29f ? 1e30f : now[half] * scale;
+#pragma unroll
             for (int n = 0; n < D / 8; n++) {
                 sum[n][2 * half] *= factor;
                 sum[n][2 * half + 1] *= factor;
@@ -162,16 +199,16 @@ extern "C" __global__ void __launch_bounds__(128)
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                s[n][i] = s[n][i] > -1e29f ? exp2f(s[n][i] - most[i / 2]) : 0;
+                s[n][i] = power(s[n][i] * scale - now[i / 2]);
                 own[i / 2] += s[n][i];
             }
         for (int half = 0; half < 2; half++) total[half] += row_sum(own[half]);
-        add_product(sum, s, value_tile);
+        add_product(sum, s, value_tile[at]);
     }
     put(out, sum, row, tile.length, stride, 1.0f / total[0], 1.0f / total[1]);
     for (int half = 0; half < 2 && t == 0; half++)
         if (row + half * 8 < tile.length)
-            log_sums[(u64)head * rows + tile.start + row + half * 8] = most[half] + log2f(total[half]);
+            log_sums[(u64)head * rows + tile.start + row + half * 8] = most[half] * scale + log2f(total[half]);
 }
 
 // rowsum(dout ∘ out), [heads, rows]: a warp for each row of a head; blocks of (32, 4) threads, grid: rows / 4, heads.
@@ -190,11 +227,11 @@ extern "C" __global__ void attention_weights(float *weights, const u16 *out, con
 extern "C" __global__ void __launch_bounds__(128)
     attention_dq(u16 *dq, const u16 *q, const u16 *k, const u16 *v, const u16 *dout, const float *log_sums,
                  const float *weights, const Tile *tiles, float scale, u32 window, u32 rows, u32 heads, u32 kv_heads) {
-    __shared__ __align__(16) u16 key_tile[KEYS * STRIDE], value_tile[KEYS * STRIDE];
-    Tile tile = tiles[blockIdx.x];
+    __shared__ __align__(16) u16 key_tile[2][KEYS * STRIDE], value_tile[2][KEYS * STRIDE];
+    Tile tile = tiles[gridDim.x - 1 - blockIdx.x];
     u32 head = blockIdx.y, kv = head / (heads / kv_heads), stride = heads * D, kv_stride = kv_heads * D;
     u64 own = ((u64)tile.start * heads + head) * D, theirs = ((u64)tile.start * kv_heads + kv) * D;
-    u32 lane = threadIdx.x % 32, t = lane % 4, row = tile.first + threadIdx.x / 32 * 16 + lane / 4;
+    u32 lane = threadIdx.x % 32, t = lane % 4, least = tile.first + threadIdx.x / 32 * 16, row = least + lane / 4;
     u32 a[D / 16][4], da[D / 16][4];
     hold(a, q + own, row, tile.length, stride);
     hold(da, dout + own, row, tile.length, stride);
@@ -205,24 +242,34 @@ extern "C" __global__ void __launch_bounds__(128)
         weight[half] = weights[at];
     }
     u32 end = min(tile.first + ROWS, tile.length);
-    u32 begin = tile.first + 1 > window ? (tile.first + 1 - window) / KEYS * KEYS : 0;
-    for (u32 first = begin; first < end; first += KEYS) {
-        __syncthreads();
-        stream(key_tile, k + theirs, first, tile.length, kv_stride);
-        stream(value_tile, v + theirs, first, tile.length, kv_stride);
-        __syncthreads();
+    u32 first = tile.first + 1 > window ? (tile.first + 1 - window) / KEYS * KEYS : 0;
+    stream(key_tile[0], k + theirs, first, tile.length, kv_stride);
+    stream(value_tile[0], v + theirs, first, tile.length, kv_stride);
+    for (u32 at = 0; first < end; first += KEYS, at ^= 1) {
+        fetched();
+        if (first + KEYS < end) {
+            stream(key_tile[at ^ 1], k + theirs, first + KEYS, tile.length, kv_stride);
+            stream(value_tile[at ^ 1], v + theirs, first + KEYS, tile.length, kv_stride);
+        }
         float s[KEYS / 8][4], d[KEYS / 8][4];
-        scores(s, a, key_tile);
-        scores(d, da, value_tile);
+        scores(s, a, key_tile[at]);
+        scores(d, da, value_tile[at]);
+        bool whole = first + KEYS <= least + 1 && first + window >= least + 16;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                bool seen = sees(row + i / 2 * 8, first + n * 8 + 2 * t + i % 2, tile.length, window);
-                float p = seen ? exp2f(s[n][i] * scale - log_sum[i / 2]) : 0;
+                float p = power(s[n][i] * scale - log_sum[i / 2]);
                 s[n][i] = p * (d[n][i] - weight[i / 2]);
             }
-        add_product(sum, s, key_tile);
+        if (!whole) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    if (!sees(row + i / 2 * 8, first + n * 8 + 2 * t + i % 2, tile.length, window)) s[n][i] = 0;
+        }
+        add_product(sum, s, key_tile[at]);
     }
     float natural = scale * 0.69314718f;
     put(dq + own, sum, row, tile.length, stride, natural, natural);
@@ -232,46 +279,51 @@ extern "C" __global__ void __launch_bounds__(128)
 extern "C" __global__ void __launch_bounds__(128)
     attention_dkv(u16 *dk, u16 *dv, const u16 *q, const u16 *k, const u16 *v, const u16 *dout, const float *log_sums,
                   const float *weights, const Tile *tiles, float scale, u32 window, u32 rows, u32 heads, u32 kv_heads) {
-    __shared__ __align__(16) u16 query_tile[KEYS * STRIDE], dout_tile[KEYS * STRIDE];
-    __shared__ float log_sum[KEYS], weight[KEYS];
+    __shared__ __align__(16) u16 query_tile[2][KEYS * STRIDE], dout_tile[2][KEYS * STRIDE];
+    __shared__ float log_sum[2][KEYS], weight[2][KEYS];
     Tile tile = tiles[blockIdx.x];
     u32 kv = blockIdx.y, group = heads / kv_heads, stride = heads * D, kv_stride = kv_heads * D;
     u64 own = ((u64)tile.start * kv_heads + kv) * D;
-    u32 lane = threadIdx.x % 32, t = lane % 4, row = tile.first + threadIdx.x / 32 * 16 + lane / 4;
+    u32 lane = threadIdx.x % 32, t = lane % 4, least = tile.first + threadIdx.x / 32 * 16, row = least + lane / 4;
     u32 a[D / 16][4], va[D / 16][4];
     hold(a, k + own, row, tile.length, kv_stride);
     hold(va, v + own, row, tile.length, kv_stride);
     float key_sum[D / 8][4] = {}, value_sum[D / 8][4] = {};
-    // The last query that sees a key of the tile.
+    // The last query that sees a key of the tile; tiles of queries of one head after those of another.
     u64 last = (u64)min(tile.first + ROWS, tile.length) - 1 + window - 1;
-    u32 end = last < tile.length ? last + 1 : tile.length;
-    for (u32 head = kv * group; head < (kv + 1) * group; head++) {
-        u64 theirs = ((u64)tile.start * heads + head) * D, at = (u64)head * rows + tile.start;
-        for (u32 first = tile.first / KEYS * KEYS; first < end; first += KEYS) {
-            __syncthreads();
-            stream(query_tile, q + theirs, first, tile.length, stride);
-            stream(dout_tile, dout + theirs, first, tile.length, stride);
-            if (threadIdx.x < KEYS && first + threadIdx.x < tile.length) {
-                log_sum[threadIdx.x] = log_sums[at + first + threadIdx.x];
-                weight[threadIdx.x] = weights[at + first + threadIdx.x];
-            }
-            __syncthreads();
-            float s[KEYS / 8][4], d[KEYS / 8][4];
-            scores(s, a, query_tile);
-            scores(d, va, dout_tile);
-#pragma unroll
-            for (int n = 0; n < KEYS / 8; n++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    u32 place = n * 8 + 2 * t + i % 2;
-                    bool seen = sees(first + place, row + i / 2 * 8, tile.length, window);
-                    float p = seen ? exp2f(s[n][i] * scale - log_sum[place]) : 0;
-                    s[n][i] = p;
-                    d[n][i] = seen ? p * (d[n][i] - weight[place]) : 0;
-                }
-            add_product(value_sum, s, dout_tile);
-            add_product(key_sum, d, query_tile);
+    u32 end = last < tile.length ? last + 1 : tile.length, begin = tile.first / KEYS * KEYS;
+    u32 each = (end - begin + KEYS - 1) / KEYS, count = each * group;
+    auto prefetch = [&](u32 number, u32 at) {
+        u32 head = kv * group + number / each, first = begin + number % each * KEYS;
+        u64 theirs = ((u64)tile.start * heads + head) * D, line = (u64)head * rows + tile.start + first;
+        stream(query_tile[at], q + theirs, first, tile.length, stride);
+        stream(dout_tile[at], dout + theirs, first, tile.length, stride);
+        if (threadIdx.x < KEYS) {
+            bool there = first + threadIdx.x < tile.length;
+            log_sum[at][threadIdx.x] = there ? log_sums[line + threadIdx.x] : 0;
+            weight[at][threadIdx.x] = there ? weights[line + threadIdx.x] : 0;
         }
+    };
+    prefetch(0, 0);
+    for (u32 number = 0, at = 0; number < count; number++, at ^= 1) {
+        fetched();
+        if (number + 1 < count) prefetch(number + 1, at ^ 1);
+        u32 first = begin + number % each * KEYS;
+        float s[KEYS / 8][4], d[KEYS / 8][4];
+        scores(s, a, query_tile[at]);
+        scores(d, va, dout_tile[at]);
+        bool whole = first + 1 >= least + 16 && first + KEYS <= tile.length && least + window >= first + KEYS;
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                u32 place = n * 8 + 2 * t + i % 2;
+                bool seen = whole || sees(first + place, row + i / 2 * 8, tile.length, window);
+                s[n][i] = seen ? power(s[n][i] * scale - log_sum[at][place]) : 0;
+                d[n][i] = s[n][i] * (d[n][i] - weight[at][place]);
+            }
+        add_product(value_sum, s, dout_tile[at]);
+        add_product(key_sum, d, query_tile[at]);
     }
     float natural = scale * 0.69314718f;
     put(dk + own, key_sum, row, tile.length, kv_stride, natural, natural);

@@ -249,11 +249,6 @@ impl Fresh {
         Ok(Fresh { address: base(&storage)?, storage, shape, dtype: DType::F32 })
     }
 
-    /// What candle takes from an operation.
-    pub fn into_parts(self) -> (CudaStorage, Shape) {
-        (self.storage, self.shape)
-    }
-
     /// A tensor that no gradient goes through. `beside`: any tensor of the device.
     ///
     /// # Errors
@@ -270,18 +265,13 @@ impl Fresh {
             }
 
             fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-                taken(&self.0)
+                match self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+                    Some(Fresh { storage, shape, .. }) => Ok((storage, shape)),
+                    None => bail!("memory was given away twice"),
+                }
             }
         }
         beside.apply_op1_no_bwd(&Give(Mutex::new(Some(self))))
-    }
-}
-
-/// What an operation gives candle, once.
-pub fn taken(fresh: &Mutex<Option<Fresh>>) -> Result<(CudaStorage, Shape)> {
-    match fresh.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        Some(fresh) => Ok(fresh.into_parts()),
-        None => bail!("the result of an operation was taken twice"),
     }
 }
 

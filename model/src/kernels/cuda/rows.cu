@@ -282,6 +282,13 @@ extern "C" __global__ void loss_sums(double *out, float *loss, const float *nll,
 
 // ---- Whole tensors.
 
+template <typename T> __device__ void sum(T *y, const T *a, const T *b, u64 count) {
+    if (thread() >= count) return;
+    Pack<T> p = packs(a, 0)[thread()], q = packs(b, 0)[thread()];
+    for (int j = 0; j < Pack<T>::SIZE; j++) p.at[j] = narrow<T>(widen(p.at[j]) + widen(q.at[j]));
+    packs(y, 0)[thread()] = p;
+}
+
 extern "C" __global__ void narrow_all(bf16 *out, const float *in, u64 count) {
     if (thread() * 8 + 7 < count) {
         Pack<float> a = packs(in, 0)[thread() * 2], b = packs(in, 0)[thread() * 2 + 1];
@@ -340,6 +347,7 @@ extern "C" __global__ void adamw(float *weight, float *first, float *second, con
                                                u32 d) {                                                                 \
         rms_norm_dw(parts, scales, x, dy, rows, d);                                                                     \
     }                                                                                                                   \
+    extern "C" __global__ void sum_##T(T *y, const T *a, const T *b, u64 count) { sum(y, a, b, count); }                \
     extern "C" __global__ void swiglu_##T(T *y, const T *gate, const T *up, u64 count) { swiglu(y, gate, up, count); }  \
     extern "C" __global__ void swiglu_grad_##T(T *dgate, T *dup, const T *gate, const T *up, const T *dy, u64 count) {  \
         swiglu_grad(dgate, dup, gate, up, dy, count);                                                                   \

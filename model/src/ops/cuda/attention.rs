@@ -2,8 +2,9 @@
 
 use candle_core::{DType, Error, Result, Tensor};
 
-use super::{Ran, takes};
+use super::takes;
 use crate::kernels::cuda::{Arg, Fresh, Grid, Module, launch};
+use crate::ops::tape;
 use crate::ops::types::Spans;
 
 /// Rows of a tile: those that a block of the kernel holds.
@@ -33,13 +34,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &Spans, window: Opti
         128 => 32,
         _ => return Ok(None),
     };
-    let Some(device) = takes(q, d).filter(|_| [q, k, v].iter().all(|x| x.dtype() == DType::BF16)) else {
+    let Some(device) = takes(&[q, k, v], d).filter(|_| [q, k, v].iter().all(|x| x.dtype() == DType::BF16)) else {
         return Ok(None);
     };
     let capability = device.cuda_stream().context().compute_capability().map_err(Error::wrap)?;
     let same = k.shape() == v.shape() && k.dim(0)? == rows && k.dim(2)? == d && heads.is_multiple_of(kv_heads);
     let Some(tiles) = spans.tiles(q.device())?.filter(|_| same && capability.0 >= 8) else { return Ok(None) };
-    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (inputs, q, k, v) = ([q, k, v], q.contiguous()?, k.contiguous()?, v.contiguous()?);
     let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
     let window = window.unwrap_or(usize::MAX).min(i32::MAX as usize);
     let count = tiles.elem_count() / 3;
@@ -52,12 +53,12 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &Spans, window: Opti
     let (out, log_sums) = (Fresh::new(device, q.shape(), q.dtype())?, Fresh::new(device, (heads, rows), DType::F32)?);
     let own = [Arg::Out(&out), Arg::Out(&log_sums), Arg::At(&q), Arg::At(&k), Arg::At(&v), Arg::At(&tiles)];
     launch(device, &module(), "attention", grid(heads), &own.into_iter().chain(numbers()).collect::<Vec<_>>())?;
-    let log_sums = log_sums.tensor(&q)?;
-    let (inputs, of) = ((q.clone(), k.clone(), v.clone()), device.clone());
-    let backward = move |out: &Tensor, dout: &Tensor| {
-        let (q, k, v) = &inputs;
+    let (out, log_sums) = (out.tensor(&q)?, log_sums.tensor(&q)?);
+    let (result, of) = (out.clone(), device.clone());
+    tape::enter(&out, &inputs, move |dout| {
+        let (q, k, v) = (&q, &k, &v);
         let weights = Fresh::new(&of, (heads, rows), DType::F32)?;
-        let own = [Arg::Out(&weights), Arg::At(out), Arg::At(dout), Arg::U32(rows), Arg::U32(heads)];
+        let own = [Arg::Out(&weights), Arg::At(&result), Arg::At(dout), Arg::U32(rows), Arg::U32(heads)];
         let by_row = Grid { blocks: (rows.div_ceil(4), heads), threads: (32, 4) };
         launch(&of, &module(), "attention_weights", by_row, &own)?;
         let fresh = |x: &Tensor| Fresh::new(&of, x.shape(), x.dtype());
@@ -69,7 +70,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &Spans, window: Opti
         };
         run("attention_dq", heads, vec![Arg::Out(&dq)])?;
         run("attention_dkv", kv_heads, vec![Arg::Out(&dk), Arg::Out(&dv)])?;
-        Ok([Some(dq.tensor(dout)?), Some(dk.tensor(dout)?), Some(dv.tensor(dout)?)])
-    };
-    q.apply_op3(&k, &v, Ran::new("attention", out, backward)).map(Some)
+        Ok(vec![Some(dq.tensor(dout)?), Some(dk.tensor(dout)?), Some(dv.tensor(dout)?)])
+    });
+    Ok(Some(out))
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CudaDevice, DType, Result, Tensor};
 
 use super::products::{plain, rounded, turned};
-use super::{Ran, kernel, takes};
+use super::{kernel, recorded, takes};
 use crate::kernels::cuda::{Arg, Fresh, Grid, Module, launch, product};
 use crate::ops::types::{CrossEntropy, IGNORE};
 
@@ -33,14 +33,16 @@ fn logits(device: &CudaDevice, hidden: &Tensor, weight: &Tensor) -> Result<Fresh
 /// of the logits in the type of `hidden`.
 pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight: f64) -> Result<Option<CrossEntropy>> {
     let ((rows, dim), vocab) = (hidden.dims2()?, weight.dim(0)?);
-    let (Some(device), Some(loss)) = (takes(hidden, vocab), kernel("loss", hidden.dtype())) else { return Ok(None) };
+    let (Some(device), Some(loss)) = (takes(&[hidden, weight], vocab), kernel("loss", hidden.dtype())) else {
+        return Ok(None);
+    };
     if weight.dtype() != DType::F32 {
         return Ok(None);
     }
     let counted = targets.iter().filter(|target| **target != IGNORE).count();
     let share = 1.0 / counted as f64;
     let (dtype, trained) = (hidden.dtype(), weight.track_op());
-    let (hidden, used) = (hidden.contiguous()?, rounded(weight, dtype)?);
+    let (inputs, hidden, used) = ([hidden, weight], hidden.detach().contiguous()?, rounded(weight, dtype)?);
     let own = Tensor::from_slice(targets, rows, hidden.device())?;
     let (nll, square) = (Fresh::new(device, rows, DType::F32)?, Fresh::new(device, rows, DType::F32)?);
     let (nll, square) = (nll.tensor(&hidden)?, square.tensor(&hidden)?);
@@ -84,27 +86,24 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
     let dhidden = Tensor::cat(&dhidden, 0)?;
     let dweight = dweight.map(|dweight| dweight.tensor(&hidden)).transpose()?;
     let saved = Mutex::new(Some((dhidden, dweight)));
-    let gradients = move |dloss: &Tensor| -> Result<(Tensor, Option<Tensor>)> {
+    let backward = move |dloss: &Tensor| {
         let Some((dhidden, dweight)) = saved.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             candle_core::bail!("cross-entropy: backward was called twice on one loss");
         };
         let scaled = |gradient: Tensor| gradient.broadcast_mul(&dloss.to_dtype(gradient.dtype())?);
-        Ok((scaled(dhidden)?, dweight.map(scaled).transpose()?))
+        Ok([Some(scaled(dhidden)?), dweight.map(scaled).transpose()?])
     };
-    let loss = if trained {
-        let backward = move |_: &Tensor, dloss: &Tensor| gradients(dloss).map(|(dhidden, dw)| [Some(dhidden), dw]);
-        hidden.apply_op2(weight, Ran::new("cross-entropy", result, backward))?
-    } else {
-        let backward = move |_: &Tensor, dloss: &Tensor| gradients(dloss).map(|(dhidden, _)| [Some(dhidden)]);
-        hidden.apply_op1(Ran::new("cross-entropy", result, backward))?
-    };
+    let loss = recorded(result, inputs, backward)?;
     Ok(Some(CrossEntropy { loss, parts, targets: counted }))
 }
 
 /// See [`token_log_probs`](crate::ops::token_log_probs).
 pub fn token_log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Option<Vec<f32>>> {
     let (rows, vocab) = (targets.len(), weight.dim(0)?);
-    let Some(device) = takes(hidden, vocab).filter(|_| weight.dtype() == DType::F32) else { return Ok(None) };
+    let (hidden, weight) = (&hidden.detach(), &weight.detach()); // no gradient goes through
+    let Some(device) = takes(&[hidden, weight], vocab).filter(|_| weight.dtype() == DType::F32) else {
+        return Ok(None);
+    };
     let (hidden, used) = (hidden.contiguous()?, rounded(weight, hidden.dtype())?);
     let mut result = Vec::with_capacity(rows);
     for (number, targets) in targets.chunks(chunk(vocab)).enumerate() {

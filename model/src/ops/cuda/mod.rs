@@ -7,19 +7,16 @@ mod optimizer;
 mod products;
 mod rows;
 
-use std::sync::Mutex;
-
-use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Result, Shape, Tensor, bail,
-};
+use candle_core::{CudaDevice, DType, Result, Tensor};
 
 pub use attention::{attention, tiles};
 pub use loss::{cross_entropy, token_log_probs};
 pub use optimizer::{adamw, add_to, squares};
 pub use products::linear;
-pub use rows::{embedding, rms_norm, rope, swiglu};
+pub use rows::{embedding, rms_norm, rope, sum, swiglu};
 
-use crate::kernels::cuda::{Fresh, device, taken};
+use super::tape;
+use crate::kernels::cuda::{Fresh, device};
 
 /// The name of a kernel for tensors of this type, where there is one.
 fn kernel(name: &str, dtype: DType) -> Option<String> {
@@ -30,109 +27,23 @@ fn kernel(name: &str, dtype: DType) -> Option<String> {
     }
 }
 
-/// The device of tensors that the kernels take: all on one GPU, and rows of `width` values that can be read eight at a
-/// time.
-fn takes<'a>(x: &'a Tensor, width: usize) -> Option<&'a CudaDevice> {
+/// The device of tensors that the kernels take: all on one GPU, with rows of `width` values that can be read eight at a
+/// time. Gradients go back through a tape alone: tensors of candle's graph are for `reference`.
+fn takes<'a>(inputs: &[&'a Tensor], width: usize) -> Option<&'a CudaDevice> {
+    let [x, ..] = inputs else { return None };
     let fits = width > 0 && width.is_multiple_of(8) && matches!(x.dtype(), DType::F32 | DType::BF16);
-    device(x).filter(|_| fits && x.elem_count() > 0)
+    let same = inputs.iter().all(|input| device(input).is_some());
+    let free = tape::is_running() || !inputs.iter().any(|input| input.track_op());
+    device(x).filter(|_| fits && same && free && x.elem_count() > 0)
 }
 
-/// An operation that has run: its result, and what takes the result and its gradient to the gradients of the inputs.
-struct Ran<B> {
-    name: &'static str,
-    result: Mutex<Option<Fresh>>,
-    backward: B,
-}
-
-impl<B> Ran<B> {
-    fn new(name: &'static str, result: Fresh, backward: B) -> Ran<B> {
-        Ran { name, result: Mutex::new(Some(result)), backward }
-    }
-}
-
-/// The gradients of `N` inputs, out of the result and its gradient, which is contiguous.
-trait Backward<const N: usize>: Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static {}
-impl<const N: usize, F> Backward<N> for F where
-    F: Fn(&Tensor, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static
-{
-}
-
-impl<B: Backward<1>> CustomOp1 for Ran<B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("{}: expected tensors on the GPU", self.name)
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        taken(&self.result)
-    }
-
-    fn bwd(&self, _: &Tensor, y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let [dx] = (self.backward)(y, &dy.contiguous()?)?;
-        Ok(dx)
-    }
-}
-
-impl<B: Backward<2>> CustomOp2 for Ran<B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        bail!("{}: expected tensors on the GPU", self.name)
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        taken(&self.result)
-    }
-
-    fn bwd(&self, _: &Tensor, _: &Tensor, y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [a, b] = (self.backward)(y, &dy.contiguous()?)?;
-        Ok((a, b))
-    }
-}
-
-impl<B: Backward<3>> CustomOp3 for Ran<B> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        bail!("{}: expected tensors on the GPU", self.name)
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        taken(&self.result)
-    }
-
-    fn bwd(
-        &self,
-        _: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [a, b, c] = (self.backward)(y, &dy.contiguous()?)?;
-        Ok((a, b, c))
-    }
+/// The result of an operation on `inputs`, written down with what takes its gradient, which is contiguous, to theirs.
+fn recorded<const N: usize>(
+    result: Fresh,
+    inputs: [&Tensor; N],
+    backward: impl Fn(&Tensor) -> Result<[Option<Tensor>; N]> + 'static,
+) -> Result<Tensor> {
+    let result = result.tensor(inputs[0])?;
+    tape::enter(&result, &inputs, move |dy| backward(dy).map(Vec::from));
+    Ok(result)
 }

@@ -2,8 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::takes;
-use crate::kernels::cuda::{Arg, Fresh, Grid, Module, launch};
+use crate::kernels::cuda::{Arg, Fresh, Grid, Module, device, launch};
 use crate::ops::optimizer::Update;
 
 /// Blocks of a kernel whose threads each go over many values.
@@ -23,7 +22,7 @@ fn grid(count: usize) -> Grid {
 
 /// See [`add_to`](crate::ops::add_to); whether it was done.
 pub fn add_to(sum: &Tensor, values: &Tensor) -> Result<bool> {
-    let Some(device) = takes(sum, 8).filter(|_| is_f32(&[sum, values])) else { return Ok(false) };
+    let Some(device) = device(sum).filter(|_| is_f32(&[sum, values])) else { return Ok(false) };
     let count = sum.elem_count();
     launch(device, &Module::rows(), "add_to", grid(count), &[Arg::At(sum), Arg::At(values), Arg::U64(count)])?;
     Ok(true)
@@ -32,7 +31,7 @@ pub fn add_to(sum: &Tensor, values: &Tensor) -> Result<bool> {
 /// See [`squares`](crate::ops::squares).
 pub fn squares(tensors: &[&Tensor]) -> Result<Option<Vec<f64>>> {
     let Some(first) = tensors.first() else { return Ok(None) };
-    let Some(device) = takes(first, 8).filter(|_| is_f32(tensors)) else { return Ok(None) };
+    let Some(device) = device(first).filter(|_| is_f32(tensors)) else { return Ok(None) };
     let sums = Fresh::new(device, (tensors.len(), SUMS), DType::F64)?.tensor(first)?;
     for (number, tensor) in tensors.iter().enumerate() {
         let own = [Arg::At(&sums.get(number)?), Arg::At(tensor), Arg::U64(tensor.elem_count())];
@@ -45,7 +44,7 @@ pub fn squares(tensors: &[&Tensor]) -> Result<Option<Vec<f64>>> {
 pub fn adamw(weight: &Tensor, moments: (&Tensor, &Tensor), gradient: &Tensor, update: &Update) -> Result<bool> {
     let (first, second) = moments;
     let tensors = [weight, first, second, gradient];
-    let Some(device) = takes(weight, 8).filter(|_| is_f32(&tensors)) else { return Ok(false) };
+    let Some(device) = device(weight).filter(|_| is_f32(&tensors)) else { return Ok(false) };
     let count = weight.elem_count();
     if tensors.iter().any(|tensor| tensor.elem_count() != count) {
         candle_core::bail!("adamw: {:?} against {:?}", weight.shape(), gradient.shape());

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Ran, takes};
+use super::{recorded, takes};
 use crate::kernels::cuda::{Arg, Factor, Fresh, Grid, Module, device, launch, product};
 
 /// A matrix as it stands.
@@ -31,30 +31,24 @@ pub fn rounded(weight: &Tensor, dtype: DType) -> Result<Tensor> {
 
 /// See [`linear`](crate::ops::linear). With bf16, the gradient of the weight is summed and left in f32.
 pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Option<Tensor>> {
-    let Some(device) = takes(x, 8) else { return Ok(None) };
+    let Some(device) = takes(&[x, weight], 8) else { return Ok(None) };
     let ((rows, _), (outputs, _)) = (x.dims2()?, weight.dims2()?);
     if weight.dtype() != DType::F32 {
         return Ok(None);
     }
-    let (x, used) = (x.contiguous()?, rounded(weight, x.dtype())?);
+    let (inputs, x, used) = ([x, weight], x.contiguous()?, rounded(weight, x.dtype())?);
     let y = Fresh::new(device, (rows, outputs), x.dtype())?;
     product(device, plain(&x), turned(&used), &y, false)?;
-    let (input, of, trained) = (x.clone(), device.clone(), weight.track_op());
-    let gradients = move |dy: &Tensor| -> Result<(Tensor, Option<Tensor>)> {
-        let dx = Fresh::new(&of, input.shape(), input.dtype())?;
+    let (of, trained) = (device.clone(), weight.track_op());
+    let backward = move |dy: &Tensor| {
+        let dx = Fresh::new(&of, x.shape(), x.dtype())?;
         product(&of, plain(dy), plain(&used), &dx, false)?; // dx = dy · W
         if !trained {
-            return Ok((dx.tensor(dy)?, None));
+            return Ok([Some(dx.tensor(dy)?), None]);
         }
         let dw = Fresh::new(&of, used.shape(), DType::F32)?;
-        product(&of, turned(dy), plain(&input), &dw, false)?; // dW = dyᵀ · x
-        Ok((dx.tensor(dy)?, Some(dw.tensor(dy)?)))
+        product(&of, turned(dy), plain(&x), &dw, false)?; // dW = dyᵀ · x
+        Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
     };
-    if trained {
-        let backward = move |_: &Tensor, dy: &Tensor| gradients(dy).map(|(dx, dw)| [Some(dx), dw]);
-        x.apply_op2(weight, Ran::new("linear", y, backward)).map(Some)
-    } else {
-        let backward = move |_: &Tensor, dy: &Tensor| gradients(dy).map(|(dx, _)| [Some(dx)]);
-        x.apply_op1(Ran::new("linear", y, backward)).map(Some)
-    }
+    recorded(y, inputs, backward).map(Some)
 }

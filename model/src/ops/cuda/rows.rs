@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Ran, kernel, takes};
-use crate::kernels::cuda::{Arg, Fresh, Grid, Module, launch};
+use super::{kernel, recorded, takes};
+use crate::kernels::cuda::{Arg, Fresh, Grid, Module, device, launch};
 use crate::ops::types::Rotation;
 
 /// Blocks of a warp for each row.
@@ -13,20 +13,22 @@ const WARPS: (u32, u32) = (32, 8);
 /// See [`rms_norm`](crate::ops::rms_norm); none for rows that the kernel does not know, or another weight than f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>> {
     let d = weight.elem_count();
-    let (Some(device), Some(forward)) = (takes(x, d), kernel("rms_norm", x.dtype())) else { return Ok(None) };
+    let (Some(device), Some(forward)) = (takes(&[x, weight], d), kernel("rms_norm", x.dtype())) else {
+        return Ok(None);
+    };
     if x.dims().last() != Some(&d) || weight.dtype() != DType::F32 {
         return Ok(None);
     }
-    let (x, weight, eps) = (x.contiguous()?, weight.contiguous()?, eps as f32);
+    let (inputs, x, weight, eps) = ([x, weight], x.contiguous()?, weight.contiguous()?, eps as f32);
     let rows = x.elem_count() / d;
     let grid = Grid { blocks: (rows.div_ceil(ROWS_PER_BLOCK), 1), threads: WARPS };
     let y = Fresh::new(device, x.shape(), x.dtype())?;
     let extents = [Arg::F32(eps), Arg::U32(rows), Arg::U32(d)];
     let [e, r, w] = extents;
     launch(device, &Module::rows(), &forward, grid, &[Arg::Out(&y), Arg::At(&x), Arg::At(&weight), e, r, w])?;
-    let (inputs, of) = ((x.clone(), weight.clone()), device.clone());
-    let backward = move |_: &Tensor, dy: &Tensor| {
-        let (x, weight) = &inputs;
+    let of = device.clone();
+    let backward = move |dy: &Tensor| {
+        let (x, weight) = (&x, &weight);
         let (Some(to_x), Some(to_weight)) = (kernel("rms_norm_dx", x.dtype()), kernel("rms_norm_dw", x.dtype())) else {
             return Ok([None, None]);
         };
@@ -44,25 +46,25 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>>
         launch(&of, &Module::rows(), "column_sums", Grid { blocks: (columns, 1), threads: WARPS }, &own)?;
         Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
     };
-    x.apply_op2(&weight, Ran::new("rms-norm", y, backward)).map(Some)
+    recorded(y, inputs, backward).map(Some)
 }
 
 /// See [`swiglu`](crate::ops::swiglu).
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Option<Tensor>> {
-    let (Some(device), Some(forward)) = (takes(gate, gate.elem_count()), kernel("swiglu", gate.dtype())) else {
+    let (Some(device), Some(forward)) = (takes(&[gate, up], gate.elem_count()), kernel("swiglu", gate.dtype())) else {
         return Ok(None);
     };
     if up.dtype() != gate.dtype() || up.shape() != gate.shape() {
         return Ok(None);
     }
-    let (gate, up) = (gate.contiguous()?, up.contiguous()?);
+    let (inputs, gate, up) = ([gate, up], gate.contiguous()?, up.contiguous()?);
     let packs = gate.elem_count() * gate.dtype().size_in_bytes() / 16;
     let grid = Grid::of(packs);
     let y = Fresh::new(device, gate.shape(), gate.dtype())?;
     launch(device, &Module::rows(), &forward, grid, &[Arg::Out(&y), Arg::At(&gate), Arg::At(&up), Arg::U64(packs)])?;
-    let (inputs, of) = ((gate.clone(), up.clone()), device.clone());
-    let backward = move |_: &Tensor, dy: &Tensor| {
-        let (gate, up) = &inputs;
+    let of = device.clone();
+    let backward = move |dy: &Tensor| {
+        let (gate, up) = (&gate, &up);
         let Some(back) = kernel("swiglu_grad", gate.dtype()) else { return Ok([None, None]) };
         let fresh = || Fresh::new(&of, gate.shape(), gate.dtype());
         let (dgate, dup) = (fresh()?, fresh()?);
@@ -70,21 +72,20 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Option<Tensor>> {
         launch(&of, &Module::rows(), &back, grid, &own)?;
         Ok([Some(dgate.tensor(dy)?), Some(dup.tensor(dy)?)])
     };
-    gate.apply_op2(&up, Ran::new("swiglu", y, backward)).map(Some)
+    recorded(y, inputs, backward).map(Some)
 }
 
 /// See [`rope`](crate::ops::rope).
 pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Option<Tensor>> {
-    let (Some(_), Some(name)) = (takes(x, rotation.half), kernel("rope", x.dtype())) else { return Ok(None) };
+    let (Some(_), Some(name)) = (takes(&[x], rotation.half), kernel("rope", x.dtype())) else { return Ok(None) };
     let (rows, _, d) = x.dims3()?;
     let angles = rotation.on(x.device())?;
     if d != 2 * rotation.half || angles.places.elem_count() != rows {
         return Ok(None);
     }
-    let x = x.contiguous()?;
     let rotated = move |x: &Tensor, direction: f32| {
         let (rows, heads, d) = x.dims3()?;
-        let Some(device) = takes(x, d) else { candle_core::bail!("rope: expected a tensor on the GPU") };
+        let Some(device) = device(x) else { candle_core::bail!("rope: expected a tensor on the GPU") };
         let y = Fresh::new(device, x.shape(), x.dtype())?;
         let threads = x.elem_count() * x.dtype().size_in_bytes() / 32;
         let (cos, sin, places) = (Arg::At(&angles.cos), Arg::At(&angles.sin), Arg::At(&angles.places));
@@ -94,20 +95,19 @@ pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Option<Tensor>> {
         launch(device, &Module::rows(), &name, Grid::of(threads), &own)?;
         Ok(y)
     };
-    let y = rotated(&x, 1.0)?;
+    let y = rotated(&x.contiguous()?, 1.0)?;
     // A rotation's transpose is the rotation by the opposite angle.
-    let backward = move |_: &Tensor, dy: &Tensor| Ok([Some(rotated(dy, -1.0)?.tensor(dy)?)]);
-    x.apply_op1(Ran::new("rope", y, backward)).map(Some)
+    recorded(y, [x], move |dy| Ok([Some(rotated(dy, -1.0)?.tensor(dy)?)])).map(Some)
 }
 
 /// See [`embedding`](crate::ops::embedding).
 pub fn embedding(table: &Tensor, ids: &[u32], dtype: DType) -> Result<Option<Tensor>> {
     let (vocab, d) = table.dims2()?;
-    let (Some(device), Some(forward)) = (takes(table, d), kernel("embed", dtype)) else { return Ok(None) };
+    let (Some(device), Some(forward)) = (takes(&[table], d), kernel("embed", dtype)) else { return Ok(None) };
     if table.dtype() != DType::F32 || ids.is_empty() || ids.iter().any(|id| *id as usize >= vocab) {
         return Ok(None);
     }
-    let (table, y) = (table.contiguous()?, Fresh::new(device, (ids.len(), d), dtype)?);
+    let (input, table, y) = (table, table.contiguous()?, Fresh::new(device, (ids.len(), d), dtype)?);
     let on_device = |values: &[u32]| Tensor::from_slice(values, values.len(), table.device());
     let grid = |blocks: usize| Grid { blocks: (blocks, 1), threads: (256, 1) };
     let rows = on_device(ids)?;
@@ -126,7 +126,7 @@ pub fn embedding(table: &Tensor, ids: &[u32], dtype: DType) -> Result<Option<Ten
     starts.push(order.len() as u32);
     let (count, of) = (tokens.len(), device.clone());
     let lists = (on_device(&tokens)?, on_device(&starts)?, on_device(&order)?);
-    let backward = move |_: &Tensor, dy: &Tensor| {
+    let backward = move |dy: &Tensor| {
         let Some(back) = kernel("embed_grad", dy.dtype()) else { return Ok([None]) };
         let dtable = Fresh::zeros(&of, (vocab, d))?;
         let (tokens, starts, order) = &lists;
@@ -134,5 +134,25 @@ pub fn embedding(table: &Tensor, ids: &[u32], dtype: DType) -> Result<Option<Ten
         launch(&of, &Module::rows(), &back, grid(count), &own)?;
         Ok([Some(dtable.tensor(dy)?)])
     };
-    table.apply_op1(Ran::new("embedding", y, backward)).map(Some)
+    recorded(y, [input], backward).map(Some)
+}
+
+/// a + b of one shape and type, which nobody goes back through.
+pub fn sum(a: &Tensor, b: &Tensor) -> Result<Option<Tensor>> {
+    let (Some(device), Some(name)) = (takes(&[a, b], a.elem_count()), kernel("sum", a.dtype())) else {
+        return Ok(None);
+    };
+    if a.dtype() != b.dtype() || a.shape() != b.shape() {
+        return Ok(None);
+    }
+    let (a, b, y) = (a.contiguous()?, b.contiguous()?, Fresh::new(device, a.shape(), a.dtype())?);
+    let packs = a.elem_count() * a.dtype().size_in_bytes() / 16;
+    launch(
+        device,
+        &Module::rows(),
+        &name,
+        Grid::of(packs),
+        &[Arg::Out(&y), Arg::At(&a), Arg::At(&b), Arg::U64(packs)],
+    )?;
+    y.tensor(&a).map(Some)
 }

@@ -12,10 +12,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safelmm_model::device::{DeviceName, Precision};
 use safelmm_model::ops::{
-    IGNORE, Rotation, Span, Spans, Update, adamw, add, add_to, attention, cross_entropy, embedding, linear, record,
-    rms_norm, rope, squares, swiglu, token_log_probs,
+    IGNORE, Rotation, Span, Spans, Update, adamw, add, add_to, attention, cross_entropy, embedding, linear, norm_rope,
+    record, rms_norm, rope, squares, swiglu, token_log_probs,
 };
-use safelmm_model::{Config, Decoder, ParameterSource};
+use safelmm_model::{
+    Checkpoint, Config, Decoder, Generation, GenerationRequest, ParameterSource, SamplingParams, Work, step,
+};
 
 /// Errors against f32 on the CPU, as norms of differences over norms: f32 differs by the order of sums, bf16 keeps 8 bits
 /// of every value that is written, and of attention's probabilities.
@@ -102,7 +104,9 @@ fn row_operations_are_those_of_the_cpu() -> Result<()> {
         check("swiglu", &device, &[Activation(&[rows, d]), Activation(&[rows, d])], &|t| swiglu(&t[0], &t[1]))?;
         check("linear", &device, &[Activation(&[rows, d]), Weight(&[40, d])], &|t| linear(&t[0], &t[1]))?;
     }
-    for half in [16, 3] {
+    // Rows that no registers hold.
+    check("rms norm", &device, &[Activation(&[9, 3072]), Weight(&[3072])], &|t| rms_norm(&t[0], &t[1], 1e-5))?;
+    for half in [16, 32, 64, 3] {
         let angles: Vec<f32> = (0..70 * half).map(|i| i as f32 * 0.7).collect();
         let part = |f: fn(f32) -> f32| angles.iter().map(|a| f(*a)).collect();
         let rotation = Rotation::new(part(f32::cos), part(f32::sin), half);
@@ -110,6 +114,9 @@ fn row_operations_are_those_of_the_cpu() -> Result<()> {
         let here = Rotation::new(part(f32::cos), part(f32::sin), half);
         check("rope", &device, &[Activation(&[70, 3, 2 * half])], &|t| {
             rope(&t[0], if t[0].device().is_cpu() { &here } else { &rotation })
+        })?;
+        check("norm and rope", &device, &[Activation(&[70, 3, 2 * half]), Weight(&[2 * half])], &|t| {
+            norm_rope(&t[0], &t[1], 1e-5, if t[0].device().is_cpu() { &here } else { &rotation })
         })?;
     }
     let ids: Vec<u32> = (0..300).map(|i| i * i % 37).collect();
@@ -140,7 +147,7 @@ fn attention_is_that_of_the_cpu() -> Result<()> {
         let spans = Spans::from(spans);
         let (q, k) = ([rows, heads, d], [rows, kv_heads, d]);
         let inputs = [Input::Activation(&q), Input::Activation(&k), Input::Activation(&k)];
-        for window in [None, Some(40), Some(1)] {
+        for window in [None, Some(40), Some(3)] {
             let what = format!("attention of {heads} over {kv_heads} heads of {d}, window {window:?}");
             check(&what, &device, &inputs, &|t| attention(&t[0], &t[1], &t[2], &spans, window))?;
         }
@@ -214,6 +221,44 @@ fn sums_squares_and_updates_are_those_of_the_cpu() -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn the_demo_says_on_a_gpu_what_it_says_on_the_cpu() {
+    let Some(device) = gpu() else { return };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint");
+    let say = |checkpoint: &Checkpoint, prompts: &[&str]| -> Vec<Vec<u32>> {
+        let mut running: Vec<Generation> = prompts
+            .iter()
+            .map(|prompt| {
+                let request = GenerationRequest {
+                    sampling: SamplingParams { temperature: 0.0, ..SamplingParams::default() },
+                    ignore_eos: true,
+                    ..GenerationRequest::new(checkpoint.tokenizer.encode(prompt, false).unwrap(), 48)
+                };
+                Generation::new(checkpoint, request).unwrap()
+            })
+            .collect();
+        let mut said = vec![Vec::new(); running.len()];
+        while running.iter().any(|generation| !generation.is_finished()) {
+            // Prompts in pieces, so that new tokens have a past and company.
+            let (mut work, mut of): (Vec<_>, Vec<_>) = running
+                .iter_mut()
+                .zip(&mut said)
+                .filter(|(generation, _)| !generation.is_finished())
+                .map(|(generation, said)| (Work { generation, tokens: 3 }, said))
+                .unzip();
+            for (said, progress) in of.iter_mut().zip(step(checkpoint, &mut work).unwrap()) {
+                said.extend(progress.step.map(|step| step.token.token));
+            }
+        }
+        said
+    };
+    let prompts = ["Once upon a time there was a small", "The sea", "In the year 1850, on a"];
+    let here = say(&Checkpoint::open(&folder).unwrap(), &prompts);
+    let there = say(&Checkpoint::open_on(&folder, &device).unwrap(), &prompts);
+    assert!(here.iter().all(|said| said.len() == 48));
+    assert_eq!(here, there);
 }
 
 /// Parameters on a device, the same numbers for every device.

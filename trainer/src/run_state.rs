@@ -452,7 +452,11 @@ pub fn load(
     let mut optimizer = AdamW::new(&buckets, mesh);
     for ((name, var), place) in parameters.iter().zip(buckets.places()) {
         let own = |tensor: &Tensor| parameters.own(name, tensor).ok().filter(|own| own.shape() == var.shape());
-        model.get(name).and_then(own).and_then(|t| var.set(&t).ok()).ok_or_else(|| lack(name, MODEL))?;
+        model
+            .get(name)
+            .and_then(own)
+            .and_then(|t| var.set(&t.to_device(var.device()).ok()?).ok())
+            .ok_or_else(|| lack(name, MODEL))?;
         let moment = |kind: &str| -> Result<Vec<f32>, StateError> {
             let key = format!("{name}.{kind}");
             let tensor = moments.get(&key).and_then(own);

@@ -9,8 +9,8 @@ use super::linear::{Linear, Parameter, Weight, forward_all};
 use super::{ParameterSource, Part, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{
-    Rotation, Spans, TensorGroup, add, attention, from_divided, largest_attention_logit, reshape, rms_norm, rope,
-    swiglu, to_divided,
+    Rotation, Spans, TensorGroup, add, attention, from_divided, largest_attention_logit, norm_rope, reshape, rms_norm,
+    rope, swiglu, to_divided,
 };
 
 /// The parameters of one layer.
@@ -195,9 +195,9 @@ impl Layer {
     /// Projections normed and rotated: [rows, heads · d] and [rows, kv · d] → [rows, heads, d] and [rows, kv, d].
     fn rotated(&self, q: Tensor, k: Tensor, context: &Context<'_>) -> Result<(Tensor, Tensor)> {
         let (heads, kv_heads) = self.heads;
-        let q = self.normed(q, self.q_norm.as_ref(), heads, context.config)?;
-        let k = self.normed(k, self.k_norm.as_ref(), kv_heads, context.config)?;
-        Ok((rope(&q, context.rotation)?, rope(&k, context.rotation)?))
+        let q = self.placed(&q, self.q_norm.as_ref(), heads, context)?;
+        let k = self.placed(&k, self.k_norm.as_ref(), kv_heads, context)?;
+        Ok((q, k))
     }
 
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
@@ -214,17 +214,16 @@ impl Layer {
         self.join(&self.o, &reshape(&out, (rows, heads * d))?)
     }
 
-    /// Normalises a projection as the family does and splits it into heads: [rows, heads · d] → [rows, heads, d].
-    fn normed(&self, x: Tensor, weight: Option<&Tensor>, heads: usize, config: &Config) -> Result<Tensor> {
-        let split = |x: Tensor| {
-            let rows = x.dim(0)?;
-            reshape(&x, (rows, heads, config.head_dim))
-        };
+    /// Normalises a projection as the family does, splits it into heads and rotates them: [rows, heads · d] → [rows,
+    /// heads, d].
+    fn placed(&self, x: &Tensor, weight: Option<&Tensor>, heads: usize, context: &Context<'_>) -> Result<Tensor> {
+        let (config, eps) = (context.config, context.config.rms_norm_eps);
+        let split = |x: &Tensor| reshape(x, (x.dim(0)?, heads, config.head_dim));
         match (config.qk_norm, weight) {
             // Each worker norms its own heads with the same weight.
-            (QkNorm::PerHead, Some(weight)) => rms_norm(&split(x)?, &self.divide(weight)?, config.rms_norm_eps),
-            (_, Some(weight)) => split(rms_norm(&x, weight, config.rms_norm_eps)?),
-            (_, None) => split(x),
+            (QkNorm::PerHead, Some(weight)) => norm_rope(&split(x)?, &self.divide(weight)?, eps, context.rotation),
+            (_, Some(weight)) => rope(&split(&rms_norm(x, weight, eps)?)?, context.rotation),
+            (_, None) => rope(&split(x)?, context.rotation),
         }
     }
 }

@@ -208,7 +208,7 @@ impl Decoder {
     /// What [`run`](Self::run) gives, of sequences that go on from their pasts.
     fn attended_cached(&self, segments: &mut [Segment<'_>]) -> Result<(&Layer, Tensor, Tensor)> {
         for segment in segments.iter_mut() {
-            segment.cache.prepare(segment.tokens.len())?;
+            segment.cache.prepare(segment.tokens.len(), &self.device)?;
         }
         let tokens: Vec<&[u32]> = segments.iter().map(|s| s.tokens).collect();
         let lengths: Vec<_> = segments.iter().map(|s| (s.cache.len(), s.tokens.len(), s.total)).collect();

@@ -27,7 +27,7 @@ pub use embedding::embedding;
 pub use linear::{frozen_linear, linear};
 pub use optimizer::{Update, adamw, add_to, squares};
 pub use rms_norm::rms_norm;
-pub use rope::rope;
+pub use rope::{norm_rope, rope};
 pub(crate) use storage::with_slice;
 pub use swiglu::swiglu;
 pub use tape::{Tape, add, add_bias, record, reshape, scaled};

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::storage::{slice, with_slice};
 use super::tape::composed;
 use super::types::Rotation;
-use super::{ROWS_PER_TASK, reference};
+use super::{ROWS_PER_TASK, reference, rms_norm};
 
 /// Rotates every head. `x`: [rows, heads, d] with d = 2 · `rotation.half`; row `i` takes the angles of row `i`.
 pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
@@ -19,6 +19,16 @@ pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
         return composed([x], |[x]| reference::rope(x, rotation));
     }
     x.contiguous()?.apply_op1(Rope { rotation: rotation.clone() })
+}
+
+/// [`rms_norm`](super::rms_norm) of every head and its rotation, as queries and keys have them. `x`: [rows, heads, d];
+/// `weight`: [d].
+pub fn norm_rope(x: &Tensor, weight: &Tensor, eps: f64, rotation: &Rotation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::norm_rope(x, weight, eps, rotation)? {
+        return Ok(y);
+    }
+    rope(&rms_norm(x, weight, eps)?, rotation)
 }
 
 struct Rope {

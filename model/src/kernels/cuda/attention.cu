@@ -1,6 +1,6 @@
 // Causal attention over packed sequences in bf16 (Dao et al. 2022 and 2023), with tensor cores: scores exist one tile at a
-// time. Sums and softmax are in f32. D, the width of a head, and KEYS, the rows of a streamed tile, are defined when this
-// is compiled. Nothing is added up by atomics: the same inputs give the same bits.
+// time. Sums and softmax are in f32. D, the width of a head, KEYS and QUERIES, the rows of streamed tiles, and DKV_BLOCKS, how
+// many blocks of the gradient of keys and values shall fit a multiprocessor, are defined when this is compiled. Nothing is added up by atomics: the same inputs give the same bits.
 //
 // A block of four warps holds ROWS rows in registers, 16 for each warp, and streams the rows of the other side through
 // shared memory. What a tile is, an element of `tiles` says: the first row of its sequence, the sequence's length, and
@@ -60,10 +60,11 @@ struct Tile {
     u32 start, length, first;
 };
 
-// Rows first .. first + KEYS of a sequence on their way into shared memory; zeros behind its end.
+// Rows first .. first + N of a sequence on their way into shared memory; zeros behind its end.
+template <int N>
 __device__ __forceinline__ void stream(u16 *tile, const u16 *from, u32 first, u32 length, u32 stride) {
 #pragma unroll
-    for (u32 i = threadIdx.x; i < KEYS * D / 8; i += 128) {
+    for (u32 i = threadIdx.x; i < N * D / 8; i += 128) {
         u32 row = i / (D / 8), column = i % (D / 8) * 8;
         bool there = first + row < length;
         fetch(tile + row * STRIDE + column, from + (u64)(there ? first + row : 0) * stride + column, there);
@@ -81,11 +82,12 @@ __device__ __forceinline__ void hold(u32 a[D / 16][4], const u16 *from, u32 row,
         }
 }
 
-// s = a · tileᵀ: [16, KEYS] of a warp.
-__device__ __forceinline__ void scores(float s[KEYS / 8][4], const u32 a[D / 16][4], const u16 *tile) {
+// s = a · tileᵀ: [16, N] of a warp.
+template <int N>
+__device__ __forceinline__ void scores(float s[N / 8][4], const u32 a[D / 16][4], const u16 *tile) {
     u32 lane = threadIdx.x % 32;
 #pragma unroll
-    for (int n = 0; n < KEYS / 8; n++) {
+    for (int n = 0; n < N / 8; n++) {
         s[n][0] = s[n][1] = s[n][2] = s[n][3] = 0;
         const u16 *row = tile + (n * 8 + lane % 8) * STRIDE + lane / 8 * 8;
 #pragma unroll
@@ -98,11 +100,12 @@ __device__ __forceinline__ void scores(float s[KEYS / 8][4], const u32 a[D / 16]
     }
 }
 
-// sum += p · tile: [16, KEYS] · [KEYS, D], p in the layout of a result.
-__device__ __forceinline__ void add_product(float sum[D / 8][4], const float p[KEYS / 8][4], const u16 *tile) {
+// sum += p · tile: [16, N] · [N, D], p in the layout of a result.
+template <int N>
+__device__ __forceinline__ void add_product(float sum[D / 8][4], const float p[N / 8][4], const u16 *tile) {
     u32 lane = threadIdx.x % 32;
 #pragma unroll
-    for (int k = 0; k < KEYS / 16; k++) {
+    for (int k = 0; k < N / 16; k++) {
         const float *left = p[2 * k], *right = p[2 * k + 1];
         u32 a[4] = {pair(left[0], left[1]), pair(left[2], left[3]), pair(right[0], right[1]), pair(right[2], right[3])};
         const u16 *row = tile + (k * 16 + lane % 16) * STRIDE + lane / 16 * 8;
@@ -159,16 +162,16 @@ extern "C" __global__ void __launch_bounds__(128)
     float sum[D / 8][4] = {}, most[2] = {-1e30f, -1e30f}, total[2] = {0, 0};
     u32 end = min(tile.first + ROWS, tile.length);
     u32 first = tile.first + 1 > window ? (tile.first + 1 - window) / KEYS * KEYS : 0;
-    stream(key_tile[0], k, first, tile.length, kv_stride);
-    stream(value_tile[0], v, first, tile.length, kv_stride);
+    stream<KEYS>(key_tile[0], k, first, tile.length, kv_stride);
+    stream<KEYS>(value_tile[0], v, first, tile.length, kv_stride);
     for (u32 at = 0; first < end; first += KEYS, at ^= 1) {
         fetched();
         if (first + KEYS < end) {
-            stream(key_tile[at ^ 1], k, first + KEYS, tile.length, kv_stride);
-            stream(value_tile[at ^ 1], v, first + KEYS, tile.length, kv_stride);
+            stream<KEYS>(key_tile[at ^ 1], k, first + KEYS, tile.length, kv_stride);
+            stream<KEYS>(value_tile[at ^ 1], v, first + KEYS, tile.length, kv_stride);
         }
         float s[KEYS / 8][4];
-        scores(s, a, key_tile[at]);
+        scores<KEYS>(s, a, key_tile[at]);
         if (first + KEYS > least + 1 || first + window < least + 16) {
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
@@ -203,7 +206,7 @@ extern "C" __global__ void __launch_bounds__(128)
                 own[i / 2] += s[n][i];
             }
         for (int half = 0; half < 2; half++) total[half] += row_sum(own[half]);
-        add_product(sum, s, value_tile[at]);
+        add_product<KEYS>(sum, s, value_tile[at]);
     }
     put(out, sum, row, tile.length, stride, 1.0f / total[0], 1.0f / total[1]);
     for (int half = 0; half < 2 && t == 0; half++)
@@ -243,17 +246,17 @@ extern "C" __global__ void __launch_bounds__(128)
     }
     u32 end = min(tile.first + ROWS, tile.length);
     u32 first = tile.first + 1 > window ? (tile.first + 1 - window) / KEYS * KEYS : 0;
-    stream(key_tile[0], k + theirs, first, tile.length, kv_stride);
-    stream(value_tile[0], v + theirs, first, tile.length, kv_stride);
+    stream<KEYS>(key_tile[0], k + theirs, first, tile.length, kv_stride);
+    stream<KEYS>(value_tile[0], v + theirs, first, tile.length, kv_stride);
     for (u32 at = 0; first < end; first += KEYS, at ^= 1) {
         fetched();
         if (first + KEYS < end) {
-            stream(key_tile[at ^ 1], k + theirs, first + KEYS, tile.length, kv_stride);
-            stream(value_tile[at ^ 1], v + theirs, first + KEYS, tile.length, kv_stride);
+            stream<KEYS>(key_tile[at ^ 1], k + theirs, first + KEYS, tile.length, kv_stride);
+            stream<KEYS>(value_tile[at ^ 1], v + theirs, first + KEYS, tile.length, kv_stride);
         }
         float s[KEYS / 8][4], d[KEYS / 8][4];
-        scores(s, a, key_tile[at]);
-        scores(d, da, value_tile[at]);
+        scores<KEYS>(s, a, key_tile[at]);
+        scores<KEYS>(d, da, value_tile[at]);
         bool whole = first + KEYS <= least + 1 && first + window >= least + 16;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++)
@@ -269,18 +272,18 @@ extern "C" __global__ void __launch_bounds__(128)
                 for (int i = 0; i < 4; i++)
                     if (!sees(row + i / 2 * 8, first + n * 8 + 2 * t + i % 2, tile.length, window)) s[n][i] = 0;
         }
-        add_product(sum, s, key_tile[at]);
+        add_product<KEYS>(sum, s, key_tile[at]);
     }
     float natural = scale * 0.69314718f;
     put(dq + own, sum, row, tile.length, stride, natural, natural);
 }
 
 // dV = Pᵀ · dO and dK = dSᵀ · Q · scale, over all the heads of queries that share them. Grid: tiles of keys, kv_heads.
-extern "C" __global__ void __launch_bounds__(128)
+extern "C" __global__ void __launch_bounds__(128, DKV_BLOCKS)
     attention_dkv(u16 *dk, u16 *dv, const u16 *q, const u16 *k, const u16 *v, const u16 *dout, const float *log_sums,
                   const float *weights, const Tile *tiles, float scale, u32 window, u32 rows, u32 heads, u32 kv_heads) {
-    __shared__ __align__(16) u16 query_tile[2][KEYS * STRIDE], dout_tile[2][KEYS * STRIDE];
-    __shared__ float log_sum[2][KEYS], weight[2][KEYS];
+    __shared__ __align__(16) u16 query_tile[2][QUERIES * STRIDE], dout_tile[2][QUERIES * STRIDE];
+    __shared__ float log_sum[2][QUERIES], weight[2][QUERIES];
     Tile tile = tiles[blockIdx.x];
     u32 kv = blockIdx.y, group = heads / kv_heads, stride = heads * D, kv_stride = kv_heads * D;
     u64 own = ((u64)tile.start * kv_heads + kv) * D;
@@ -291,14 +294,14 @@ extern "C" __global__ void __launch_bounds__(128)
     float key_sum[D / 8][4] = {}, value_sum[D / 8][4] = {};
     // The last query that sees a key of the tile; tiles of queries of one head after those of another.
     u64 last = (u64)min(tile.first + ROWS, tile.length) - 1 + window - 1;
-    u32 end = last < tile.length ? last + 1 : tile.length, begin = tile.first / KEYS * KEYS;
-    u32 each = (end - begin + KEYS - 1) / KEYS, count = each * group;
+    u32 end = last < tile.length ? last + 1 : tile.length, begin = tile.first / QUERIES * QUERIES;
+    u32 each = (end - begin + QUERIES - 1) / QUERIES, count = each * group;
     auto prefetch = [&](u32 number, u32 at) {
-        u32 head = kv * group + number / each, first = begin + number % each * KEYS;
+        u32 head = kv * group + number / each, first = begin + number % each * QUERIES;
         u64 theirs = ((u64)tile.start * heads + head) * D, line = (u64)head * rows + tile.start + first;
-        stream(query_tile[at], q + theirs, first, tile.length, stride);
-        stream(dout_tile[at], dout + theirs, first, tile.length, stride);
-        if (threadIdx.x < KEYS) {
+        stream<QUERIES>(query_tile[at], q + theirs, first, tile.length, stride);
+        stream<QUERIES>(dout_tile[at], dout + theirs, first, tile.length, stride);
+        if (threadIdx.x < QUERIES) {
             bool there = first + threadIdx.x < tile.length;
             log_sum[at][threadIdx.x] = there ? log_sums[line + threadIdx.x] : 0;
             weight[at][threadIdx.x] = there ? weights[line + threadIdx.x] : 0;
@@ -308,13 +311,13 @@ extern "C" __global__ void __launch_bounds__(128)
     for (u32 number = 0, at = 0; number < count; number++, at ^= 1) {
         fetched();
         if (number + 1 < count) prefetch(number + 1, at ^ 1);
-        u32 first = begin + number % each * KEYS;
-        float s[KEYS / 8][4], d[KEYS / 8][4];
-        scores(s, a, query_tile[at]);
-        scores(d, va, dout_tile[at]);
-        bool whole = first + 1 >= least + 16 && first + KEYS <= tile.length && least + window >= first + KEYS;
+        u32 first = begin + number % each * QUERIES;
+        float s[QUERIES / 8][4], d[QUERIES / 8][4];
+        scores<QUERIES>(s, a, query_tile[at]);
+        scores<QUERIES>(d, va, dout_tile[at]);
+        bool whole = first + 1 >= least + 16 && first + QUERIES <= tile.length && least + window >= first + QUERIES;
 #pragma unroll
-        for (int n = 0; n < KEYS / 8; n++)
+        for (int n = 0; n < QUERIES / 8; n++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 u32 place = n * 8 + 2 * t + i % 2;
@@ -322,8 +325,8 @@ extern "C" __global__ void __launch_bounds__(128)
                 s[n][i] = seen ? power(s[n][i] * scale - log_sum[at][place]) : 0;
                 d[n][i] = s[n][i] * (d[n][i] - weight[at][place]);
             }
-        add_product(value_sum, s, dout_tile[at]);
-        add_product(key_sum, d, query_tile[at]);
+        add_product<QUERIES>(value_sum, s, dout_tile[at]);
+        add_product<QUERIES>(key_sum, d, query_tile[at]);
     }
     float natural = scale * 0.69314718f;
     put(dk + own, key_sum, row, tile.length, kv_stride, natural, natural);

@@ -81,10 +81,18 @@ impl Module {
         Module { name: "rows".to_owned(), source: include_str!("rows.cu"), defines: Vec::new() }
     }
 
-    /// Attention with heads of this width, `keys` rows of the other side at a time.
-    pub fn attention(width: usize, keys: usize) -> Module {
-        let defines = vec![format!("-DD={width}"), format!("-DKEYS={keys}")];
-        Module { name: format!("attention-{width}"), source: include_str!("attention.cu"), defines }
+    /// Attention with heads of this width; none where it has no tiles for them.
+    pub fn attention(width: usize) -> Option<Module> {
+        // Rows of a tile of keys and of queries, and blocks on a multiprocessor: what the registers allow.
+        let (keys, queries, blocks) = match width {
+            32 => (64, 32, 4),
+            64 => (64, 32, 3),
+            128 => (32, 16, 2),
+            _ => return None,
+        };
+        let defines = [("D", width), ("KEYS", keys), ("QUERIES", queries), ("DKV_BLOCKS", blocks)];
+        let defines = defines.map(|(name, value)| format!("-D{name}={value}")).to_vec();
+        Some(Module { name: format!("attention-{width}"), source: include_str!("attention.cu"), defines })
     }
 
     /// The source as the driver takes it, for devices of this compute capability and later ones.

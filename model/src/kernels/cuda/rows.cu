@@ -39,7 +39,115 @@ __device__ __forceinline__ float warp_sum(float x) {
 
 __device__ __forceinline__ u64 thread() { return (u64)blockIdx.x * blockDim.x + threadIdx.x; }
 
-// ---- RMSNorm: a warp for each row of d values; blocks of (32, 8) threads.
+// ---- RMSNorm of short rows, and the rotation of heads behind it: `lanes` threads, a power of two up to a warp, hold a row
+// in their registers, PARTS packs each. Where `places` are given, a row is a head of query or key, in one pack for each
+// lane, and rotated by the angles of table row places[row / heads].
+
+struct Rotation {
+    const float *cos, *sin;
+    const u32 *places;
+    u32 heads;
+};
+
+__device__ __forceinline__ float lanes_sum(float x, u32 lanes) {
+    for (u32 step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffff, x, step);
+    return x;
+}
+
+// Rotates the values of a lane, whose partners are half the lanes away.
+template <int SIZE>
+__device__ __forceinline__ void rotate(float *own, const Rotation &by, float direction, u64 row, u32 lane, u32 lanes) {
+    u32 half = lanes / 2;
+    u64 angles = ((u64)by.places[row / by.heads] * half + lane % half) * SIZE;
+    float sign = lane < half ? -direction : direction;
+    for (int j = 0; j < SIZE; j++) {
+        float other = __shfl_xor_sync(0xffffffff, own[j], half);
+        own[j] = own[j] * by.cos[angles + j] + sign * other * by.sin[angles + j];
+    }
+}
+
+template <typename T, int PARTS>
+__device__ __forceinline__ void norm(T *y, const T *x, const float *weight, Rotation by, float eps, u32 rows, u32 d,
+                                     u32 lanes) {
+    const int SIZE = Pack<T>::SIZE;
+    u32 lane = threadIdx.x % lanes;
+    u64 own = thread() / lanes, row = own < rows ? own : rows - 1; // all lanes of a warp take part in its sums
+    float held[PARTS][SIZE], squares = 0;
+    for (int part = 0; part < PARTS; part++) {
+        u32 at = part * lanes + lane;
+        Pack<T> p = at * SIZE < d ? packs(x, row * d)[at] : Pack<T>{};
+        for (int j = 0; j < SIZE; j++) {
+            held[part][j] = widen(p.at[j]);
+            squares += held[part][j] * held[part][j];
+        }
+    }
+    float scale = 1.0f / sqrtf(lanes_sum(squares, lanes) / d + eps);
+    for (int part = 0; part < PARTS; part++) {
+        u32 at = part * lanes + lane;
+        bool there = at * SIZE < d;
+        for (int j = 0; j < SIZE; j++) held[part][j] *= there ? scale * weight[at * SIZE + j] : 0;
+        if (PARTS == 1 && by.places) rotate<SIZE>(held[part], by, 1, row, lane, lanes);
+        Pack<T> p;
+        for (int j = 0; j < SIZE; j++) p.at[j] = narrow<T>(held[part][j]);
+        if (there && own < rows) packs(y, row * d)[at] = p;
+    }
+}
+
+// With s = 1 / √(mean(x²) + eps): dx = s · w · dy − x · s³ · mean(w · dy · x), and of each block Σ dy · x · s, [blocks, d].
+template <typename T, int PARTS>
+__device__ __forceinline__ void norm_grad(T *dx, float *parts, const T *x, const float *weight, const T *dy, Rotation by,
+                                          float eps, u32 rows, u32 d, u32 lanes) {
+    const int SIZE = Pack<T>::SIZE;
+    __shared__ float shared[256][SIZE];
+    u32 lane = threadIdx.x % lanes;
+    u64 groups = (u64)gridDim.x * blockDim.x / lanes;
+    float dw[PARTS][SIZE] = {};
+    for (u64 first = 0; first < rows; first += groups) {
+        u64 own = first + thread() / lanes, row = own < rows ? own : rows - 1;
+        float held[PARTS][SIZE], grad[PARTS][SIZE], squares = 0, product = 0;
+        for (int part = 0; part < PARTS; part++) {
+            u32 at = part * lanes + lane;
+            bool there = at * SIZE < d;
+            Pack<T> p = there ? packs(x, row * d)[at] : Pack<T>{}, g = there ? packs(dy, row * d)[at] : Pack<T>{};
+            for (int j = 0; j < SIZE; j++) {
+                held[part][j] = widen(p.at[j]);
+                grad[part][j] = widen(g.at[j]);
+            }
+            if (PARTS == 1 && by.places) rotate<SIZE>(grad[part], by, -1, row, lane, lanes);
+            for (int j = 0; j < SIZE; j++) {
+                squares += held[part][j] * held[part][j];
+                if (there) product += held[part][j] * grad[part][j] * weight[at * SIZE + j];
+            }
+        }
+        float scale = 1.0f / sqrtf(lanes_sum(squares, lanes) / d + eps);
+        float back = scale * scale * scale * (lanes_sum(product, lanes) / d);
+        for (int part = 0; part < PARTS && own < rows; part++) {
+            u32 at = part * lanes + lane;
+            if (at * SIZE >= d) continue;
+            Pack<T> p;
+            for (int j = 0; j < SIZE; j++) {
+                float value = held[part][j], g = grad[part][j];
+                p.at[j] = narrow<T>(scale * weight[at * SIZE + j] * g - back * value);
+                dw[part][j] += g * value * scale;
+            }
+            packs(dx, row * d)[at] = p;
+        }
+    }
+    for (int part = 0; part < PARTS; part++) {
+        __syncthreads();
+        for (int j = 0; j < SIZE; j++) shared[threadIdx.x][j] = dw[part][j];
+        __syncthreads();
+        u32 at = part * lanes + lane;
+        if (threadIdx.x >= lanes || at * SIZE >= d) continue;
+        for (int j = 0; j < SIZE; j++) {
+            float total = 0;
+            for (u32 group = 0; group < 256 / lanes; group++) total += shared[group * lanes + lane][j];
+            parts[(u64)blockIdx.x * d + at * SIZE + j] = total;
+        }
+    }
+}
+
+// ---- RMSNorm of long rows: a warp for each row of d values; blocks of (32, 8) threads.
 
 template <typename T>
 __device__ void rms_norm(T *y, const T *x, const float *weight, float eps, u32 rows, u32 d) {
@@ -164,6 +272,50 @@ __device__ void rope(T *y, const T *x, const float *cos, const float *sin, const
     packs(y, head * 2 * half)[i + each] = b;
 }
 
+// ---- Attention of new tokens over a past, without gradient: a block of eight warps for each query and head, each warp with
+// every eighth key. d is a multiple of 32, at most 256.
+
+template <typename T>
+__device__ void attend(T *out, const T *q, const T *k, const T *v, float scale, u32 window, u32 past, u32 heads,
+                       u32 kv_heads, u32 d) {
+    __shared__ float most[8], sums[8], values[8][256];
+    u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32, parts = d / 32, head = blockIdx.y;
+    u32 position = past + blockIdx.x, kv = head / (heads / kv_heads);
+    q += ((u64)blockIdx.x * heads + head) * d;
+    float query[8], value[8] = {}, largest = -1e30f, sum = 0;
+    for (u32 i = 0; i < 8; i++) query[i] = i < parts ? widen(q[i * 32 + lane]) * scale : 0;
+    for (u32 key = (position + 1 > window ? position + 1 - window : 0) + warp; key <= position; key += 8) {
+        u64 at = ((u64)key * kv_heads + kv) * d + lane;
+        float score = 0;
+        for (u32 i = 0; i < 8; i++)
+            if (i < parts) score += query[i] * widen(k[at + i * 32]);
+        score = warp_sum(score);
+        float before = largest;
+        largest = fmaxf(largest, score);
+        float factor = __expf(before - largest), weight = __expf(score - largest);
+        sum = sum * factor + weight;
+        for (u32 i = 0; i < 8; i++)
+            if (i < parts) value[i] = value[i] * factor + weight * widen(v[at + i * 32]);
+    }
+    if (lane == 0) {
+        most[warp] = largest;
+        sums[warp] = sum;
+    }
+    for (u32 i = 0; i < parts; i++) values[warp][i * 32 + lane] = value[i];
+    __syncthreads();
+    largest = most[0];
+    for (int other = 1; other < 8; other++) largest = fmaxf(largest, most[other]);
+    for (u32 i = threadIdx.x; i < d; i += blockDim.x) {
+        float total = 0, all = 0;
+        for (int other = 0; other < 8; other++) {
+            float factor = __expf(most[other] - largest);
+            total += factor * sums[other];
+            all += factor * values[other][i];
+        }
+        out[((u64)blockIdx.x * heads + head) * d + i] = narrow<T>(all / total);
+    }
+}
+
 // ---- Embedding: a block for each row, or for each token that occurs.
 
 template <typename T> __device__ void embed(T *y, const float *table, const u32 *ids, u32 d) {
@@ -282,6 +434,14 @@ extern "C" __global__ void loss_sums(double *out, float *loss, const float *nll,
 
 // ---- Whole tensors.
 
+// Times a number that is on the device, in place.
+template <typename T> __device__ void scale(T *x, const float *factor, u64 count) {
+    if (thread() >= count) return;
+    Pack<T> p = packs(x, 0)[thread()];
+    for (int j = 0; j < Pack<T>::SIZE; j++) p.at[j] = narrow<T>(widen(p.at[j]) * *factor);
+    packs(x, 0)[thread()] = p;
+}
+
 template <typename T> __device__ void sum(T *y, const T *a, const T *b, u64 count) {
     if (thread() >= count) return;
     Pack<T> p = packs(a, 0)[thread()], q = packs(b, 0)[thread()];
@@ -335,6 +495,19 @@ extern "C" __global__ void adamw(float *weight, float *first, float *second, con
     }
 }
 
+#define NORM(T, PARTS)                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(256)                                                                   \
+        norm_##PARTS##_##T(T *y, const T *x, const float *w, const float *cos, const float *sin, const u32 *places,     \
+                           u32 heads, float eps, u32 rows, u32 d, u32 lanes) {                                          \
+        norm<T, PARTS>(y, x, w, {cos, sin, places, heads}, eps, rows, d, lanes);                                        \
+    }                                                                                                                   \
+    extern "C" __global__ void __launch_bounds__(256)                                                                   \
+        norm_grad_##PARTS##_##T(T *dx, float *parts, const T *x, const float *w, const T *dy, const float *cos,         \
+                                const float *sin, const u32 *places, u32 heads, float eps, u32 rows, u32 d,             \
+                                u32 lanes) {                                                                            \
+        norm_grad<T, PARTS>(dx, parts, x, w, dy, {cos, sin, places, heads}, eps, rows, d, lanes);                       \
+    }
+
 #define FOR_EACH_TYPE(T)                                                                                                \
     extern "C" __global__ void rms_norm_##T(T *y, const T *x, const float *w, float eps, u32 rows, u32 d) {             \
         rms_norm(y, x, w, eps, rows, d);                                                                                \
@@ -347,6 +520,8 @@ extern "C" __global__ void adamw(float *weight, float *first, float *second, con
                                                u32 d) {                                                                 \
         rms_norm_dw(parts, scales, x, dy, rows, d);                                                                     \
     }                                                                                                                   \
+    NORM(T, 1) NORM(T, 2) NORM(T, 3) NORM(T, 4) NORM(T, 8)                                                              \
+    extern "C" __global__ void scale_##T(T *x, const float *factor, u64 count) { scale(x, factor, count); }             \
     extern "C" __global__ void sum_##T(T *y, const T *a, const T *b, u64 count) { sum(y, a, b, count); }                \
     extern "C" __global__ void swiglu_##T(T *y, const T *gate, const T *up, u64 count) { swiglu(y, gate, up, count); }  \
     extern "C" __global__ void swiglu_grad_##T(T *dgate, T *dup, const T *gate, const T *up, const T *dy, u64 count) {  \
@@ -355,6 +530,10 @@ extern "C" __global__ void adamw(float *weight, float *first, float *second, con
     extern "C" __global__ void rope_##T(T *y, const T *x, const float *cos, const float *sin, const u32 *places,        \
                                         float direction, u32 rows, u32 heads, u32 half) {                               \
         rope(y, x, cos, sin, places, direction, rows, heads, half);                                                     \
+    }                                                                                                                   \
+    extern "C" __global__ void attend_##T(T *out, const T *q, const T *k, const T *v, float scale, u32 window,          \
+                                          u32 past, u32 heads, u32 kv_heads, u32 d) {                                   \
+        attend(out, q, k, v, scale, window, past, heads, kv_heads, d);                                                  \
     }                                                                                                                   \
     extern "C" __global__ void embed_##T(T *y, const float *table, const u32 *ids, u32 d) { embed(y, table, ids, d); }  \
     extern "C" __global__ void embed_grad_##T(float *dtable, const T *dy, const u32 *ids, const u32 *starts,            \

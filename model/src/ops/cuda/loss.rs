@@ -85,12 +85,23 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
     // The gradients come to nothing where nobody goes backward.
     let dhidden = Tensor::cat(&dhidden, 0)?;
     let dweight = dweight.map(|dweight| dweight.tensor(&hidden)).transpose()?;
-    let saved = Mutex::new(Some((dhidden, dweight)));
+    let (saved, of) = (Mutex::new(Some((dhidden, dweight))), device.clone());
     let backward = move |dloss: &Tensor| {
         let Some((dhidden, dweight)) = saved.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             candle_core::bail!("cross-entropy: backward was called twice on one loss");
         };
-        let scaled = |gradient: Tensor| gradient.broadcast_mul(&dloss.to_dtype(gradient.dtype())?);
+        // In place: nobody else has them.
+        let scaled = |gradient: Tensor| -> Result<Tensor> {
+            let packs = gradient.elem_count() * gradient.dtype().size_in_bytes() / 16;
+            match kernel("scale", gradient.dtype()).filter(|_| gradient.elem_count().is_multiple_of(8)) {
+                None => gradient.broadcast_mul(&dloss.to_dtype(gradient.dtype())?),
+                Some(scale) => {
+                    let own = [Arg::At(&gradient), Arg::At(dloss), Arg::U64(packs)];
+                    launch(&of, &Module::rows(), &scale, Grid::of(packs), &own)?;
+                    Ok(gradient)
+                }
+            }
+        };
         Ok([Some(scaled(dhidden)?), dweight.map(scaled).transpose()?])
     };
     let loss = recorded(result, inputs, backward)?;

@@ -13,7 +13,7 @@ pub use attention::{attention, tiles};
 pub use loss::{cross_entropy, token_log_probs};
 pub use optimizer::{adamw, add_to, squares};
 pub use products::linear;
-pub use rows::{embedding, rms_norm, rope, sum, swiglu};
+pub use rows::{embedding, norm_rope, rms_norm, rope, sum, swiglu};
 
 use super::tape;
 use crate::kernels::cuda::{Fresh, device};

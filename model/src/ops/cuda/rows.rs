@@ -1,17 +1,100 @@
 //! Norm, activation, rotation and embedding.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{CudaDevice, DType, Result, Tensor};
 
 use super::{kernel, recorded, takes};
 use crate::kernels::cuda::{Arg, Fresh, Grid, Module, device, launch};
-use crate::ops::types::Rotation;
+use crate::ops::tape;
+use crate::ops::types::{Angles, Rotation};
 
 /// Blocks of a warp for each row.
 const ROWS_PER_BLOCK: usize = 8;
 const WARPS: (u32, u32) = (32, 8);
 
+/// Blocks that share the rows of a norm's gradient, each with a sum for the weight: a few for each multiprocessor.
+const GRADIENT_BLOCKS: usize = 512;
+
+/// How a row of `d` values lies in registers: packs of 16 bytes in each thread, and the threads that share it. None for
+/// rows that are too long.
+fn held(d: usize, dtype: DType) -> Option<(usize, usize)> {
+    let packs = d * dtype.size_in_bytes() / 16;
+    let lanes = packs.next_power_of_two().min(32);
+    match packs.div_ceil(lanes) {
+        parts @ 1..=4 => Some((parts, lanes)),
+        5..=8 => Some((8, lanes)),
+        _ => None,
+    }
+}
+
+/// The angles of a norm that rotates, and its numbers, as the kernels take them.
+fn norm_arguments(
+    angles: Option<&Angles>,
+    eps: f32,
+    [heads, rows, d, lanes]: [usize; 4],
+) -> impl Iterator<Item = Arg<'_>> {
+    let tables = match angles {
+        Some(Angles { cos, sin, places }) => [Arg::At(cos), Arg::At(sin), Arg::At(places)],
+        None => [Arg::U64(0), Arg::U64(0), Arg::U64(0)],
+    };
+    let extents = [Arg::U32(rows), Arg::U32(d), Arg::U32(lanes)];
+    tables.into_iter().chain([Arg::U32(heads), Arg::F32(eps)]).chain(extents)
+}
+
+/// RMSNorm of rows that fit the registers, and the rotation of heads behind it: [rows, heads, d] where they are rotated.
+fn short_norm(x: &Tensor, weight: &Tensor, eps: f64, rotation: Option<&Rotation>) -> Result<Option<Tensor>> {
+    let (d, dtype) = (weight.elem_count(), x.dtype());
+    let (Some(device), Some((parts, lanes))) = (takes(&[x, weight], d), held(d, dtype)) else { return Ok(None) };
+    let names = (kernel(&format!("norm_{parts}"), dtype), kernel(&format!("norm_grad_{parts}"), dtype));
+    let (Some(forward), Some(back)) = names else { return Ok(None) };
+    if x.dims().last() != Some(&d) || weight.dtype() != DType::F32 {
+        return Ok(None);
+    }
+    let (mut heads, mut angles) = (1, None);
+    if let Some(rotation) = rotation {
+        let (rows, of_each, _) = x.dims3()?;
+        let found = rotation.on(x.device())?;
+        let whole = parts == 1 && lanes > 1 && lanes * 16 == d * dtype.size_in_bytes();
+        if !whole || d != 2 * rotation.half || found.places.elem_count() != rows {
+            return Ok(None);
+        }
+        (heads, angles) = (of_each, Some(found));
+    }
+    let (inputs, x, weight, eps) = ([x, weight], x.contiguous()?, weight.contiguous()?, eps as f32);
+    let rows = x.elem_count() / d;
+    let (y, extents) = (Fresh::new(device, x.shape(), dtype)?, [heads, rows, d, lanes]);
+    let own = [Arg::Out(&y), Arg::At(&x), Arg::At(&weight)].into_iter();
+    let own: Vec<_> = own.chain(norm_arguments(angles.as_ref(), eps, extents)).collect();
+    launch(device, &Module::rows(), &forward, Grid::of(rows * lanes), &own)?;
+    let of = device.clone();
+    let backward = move |dy: &Tensor| {
+        let blocks = (rows * lanes).div_ceil(256).min(GRADIENT_BLOCKS);
+        let (dx, dw) = (Fresh::new(&of, x.shape(), dtype)?, Fresh::new(&of, weight.shape(), DType::F32)?);
+        let partial = Fresh::new(&of, (blocks, d), DType::F32)?;
+        let made = [Arg::Out(&dx), Arg::Out(&partial), Arg::At(&x), Arg::At(&weight), Arg::At(dy)].into_iter();
+        let own: Vec<_> = made.chain(norm_arguments(angles.as_ref(), eps, extents)).collect();
+        launch(&of, &Module::rows(), &back, Grid { blocks: (blocks, 1), threads: (256, 1) }, &own)?;
+        column_sums(&of, &dw, &partial, (blocks, d))?;
+        Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
+    };
+    recorded(y, inputs, backward).map(Some)
+}
+
+/// Sums of the columns of `parts`, [rows, d].
+fn column_sums(device: &CudaDevice, out: &Fresh, parts: &Fresh, (rows, d): (usize, usize)) -> Result<()> {
+    let own = [Arg::Out(out), Arg::Out(parts), Arg::U32(rows), Arg::U32(d)];
+    launch(device, &Module::rows(), "column_sums", Grid { blocks: (d.div_ceil(32), 1), threads: WARPS }, &own)
+}
+
+/// See [`norm_rope`](crate::ops::norm_rope).
+pub fn norm_rope(x: &Tensor, weight: &Tensor, eps: f64, rotation: &Rotation) -> Result<Option<Tensor>> {
+    short_norm(x, weight, eps, Some(rotation))
+}
+
 /// See [`rms_norm`](crate::ops::rms_norm); none for rows that the kernel does not know, or another weight than f32.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>> {
+    if let Some(y) = short_norm(x, weight, eps, None)? {
+        return Ok(Some(y));
+    }
     let d = weight.elem_count();
     let (Some(device), Some(forward)) = (takes(&[x, weight], d), kernel("rms_norm", x.dtype())) else {
         return Ok(None);
@@ -42,8 +125,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>>
         let (r, w) = (Arg::U32(rows), Arg::U32(d));
         let own = [Arg::Out(&partial), Arg::Out(&scales), Arg::At(x), Arg::At(dy), r, w];
         launch(&of, &Module::rows(), &to_weight, Grid { blocks: (columns, parts), threads: WARPS }, &own)?;
-        let own = [Arg::Out(&dw), Arg::Out(&partial), Arg::U32(parts), Arg::U32(d)];
-        launch(&of, &Module::rows(), "column_sums", Grid { blocks: (columns, 1), threads: WARPS }, &own)?;
+        column_sums(&of, &dw, &partial, (parts, d))?;
         Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
     };
     recorded(y, inputs, backward).map(Some)
@@ -113,6 +195,9 @@ pub fn embedding(table: &Tensor, ids: &[u32], dtype: DType) -> Result<Option<Ten
     let rows = on_device(ids)?;
     let own = [Arg::Out(&y), Arg::At(&table), Arg::At(&rows), Arg::U32(d)];
     launch(device, &Module::rows(), &forward, grid(ids.len()), &own)?;
+    if !tape::is_running() {
+        return y.tensor(&table).map(Some);
+    }
     // The rows of each token that occurs, one token after another.
     let mut order: Vec<u32> = (0..ids.len() as u32).collect();
     order.sort_by_key(|row| ids[*row as usize]);

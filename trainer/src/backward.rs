@@ -135,7 +135,8 @@ pub fn forward<'a>(
         let input = entering_layer(&x)?;
         let output = record(decoder.device(), || decoder.layer(index, &input, &packed))?;
         if let Some(look) = look.as_deref_mut() {
-            let logit = decoder.largest_attention_logit(index, &x, &packed)?;
+            let logit = || decoder.largest_attention_logit(index, &x, &packed);
+            let (logit, _) = record(decoder.device(), logit)?;
             look.push(Activations::of(&output.0, logit)?);
         }
         x = output.0.detach();

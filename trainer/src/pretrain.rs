@@ -102,7 +102,8 @@ pub fn pretrain(
 /// to lie there. A new run begins with the weights of the checkpoint folder `init` where one is given, else with fresh
 /// ones; a run that goes on must be given the same. `stop` asks for a checkpoint and an end after the current step.
 ///
-/// Every worker of `world` calls it alike, all of them with the same files before them.
+/// Every worker of `world` calls it alike, all of them with the same files before them, and with a silent report but for the
+/// first.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
@@ -127,8 +128,6 @@ pub fn pretrain_with(
         return Err(TrainError::Memory { needed, available }.into());
     }
     let mesh = Mesh::new(world, &config.parallel, train, &decoder).map_err(TrainError::from)?;
-    let mut silent = Report::silent();
-    let report = if mesh.is_root() { report } else { &mut silent };
     let begin = |report: &mut Report| begin(&mesh, config, &device, data, run, init, stop, report);
     if mesh.world.size() > 1 && mesh.world.in_process() {
         // Threads that wait for each other would take the pool's.

@@ -129,8 +129,9 @@ pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
         let mut config = args.config.read()?;
         args.parallel.put_over(&mut config.parallel);
         config.parallel.validate()?;
-        let mut silent = Report::silent();
-        let report = if world.rank() == 0 { &mut *report } else { &mut silent };
+        if world.rank() > 0 {
+            *report = Report::silent();
+        }
         if is_finished(&args.out, &config, config.train.steps)? {
             report.line("finished before: nothing is left to do");
             return Ok(None);
@@ -138,13 +139,11 @@ pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
         measure(&config.train, report)?;
         let init = args.init.as_deref();
         let outcome = pretrain_with(world, &config, &args.data, &args.out, init, &stop.asked, report)?;
-        anyhow::Ok(Some((outcome, world.rank())))
+        anyhow::Ok(Some(outcome))
     });
     drop(workers); // who ends before the others have ended too would be taken for one that failed
-    match outcome? {
-        None => {}
-        Some((outcome, 0)) => end(outcome, &stop, report),
-        Some((outcome, _)) => end(outcome, &stop, &Report::silent()),
+    if let Some(outcome) = outcome? {
+        end(outcome, &stop, report);
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ fn train(config: &RunConfig, workers: usize, data: &Path, run: &Path, stop: bool
     thread::scope(|scope| {
         let work = |world| {
             scope.spawn(move || {
-                pretrain_with(&world, config, data, run, None, stop, &mut Report::new()).map_err(|e| e.to_string())
+                pretrain_with(&world, config, data, run, None, stop, &mut Report::silent()).map_err(|e| e.to_string())
             })
         };
         let threads: Vec<_> = local::world(workers).into_iter().map(work).collect();

@@ -76,9 +76,16 @@ pub struct Module {
 }
 
 impl Module {
-    /// Norms, activation, rotation, embedding, loss, optimiser.
+    /// Norms, and the rotation behind them.
+    pub fn norms() -> Module {
+        let source = concat!(include_str!("common.cuh"), include_str!("norms.cu"));
+        Module { name: "norms".to_owned(), source, defines: Vec::new() }
+    }
+
+    /// Activation, rotation, attention over a past, embedding, loss, optimiser.
     pub fn rows() -> Module {
-        Module { name: "rows".to_owned(), source: include_str!("rows.cu"), defines: Vec::new() }
+        let source = concat!(include_str!("common.cuh"), include_str!("rows.cu"));
+        Module { name: "rows".to_owned(), source, defines: Vec::new() }
     }
 
     /// Attention with heads of this width; none where it has no tiles for them.

@@ -64,7 +64,7 @@ fn short_norm(x: &Tensor, weight: &Tensor, eps: f64, rotation: Option<&Rotation>
     let (y, extents) = (Fresh::new(device, x.shape(), dtype)?, [heads, rows, d, lanes]);
     let own = [Arg::Out(&y), Arg::At(&x), Arg::At(&weight)].into_iter();
     let own: Vec<_> = own.chain(norm_arguments(angles.as_ref(), eps, extents)).collect();
-    launch(device, &Module::rows(), &forward, Grid::of(rows * lanes), &own)?;
+    launch(device, &Module::norms(), &forward, Grid::of(rows * lanes), &own)?;
     let of = device.clone();
     let backward = move |dy: &Tensor| {
         let blocks = (rows * lanes).div_ceil(256).min(GRADIENT_BLOCKS);
@@ -72,7 +72,7 @@ fn short_norm(x: &Tensor, weight: &Tensor, eps: f64, rotation: Option<&Rotation>
         let partial = Fresh::new(&of, (blocks, d), DType::F32)?;
         let made = [Arg::Out(&dx), Arg::Out(&partial), Arg::At(&x), Arg::At(&weight), Arg::At(dy)].into_iter();
         let own: Vec<_> = made.chain(norm_arguments(angles.as_ref(), eps, extents)).collect();
-        launch(&of, &Module::rows(), &back, Grid { blocks: (blocks, 1), threads: (256, 1) }, &own)?;
+        launch(&of, &Module::norms(), &back, Grid { blocks: (blocks, 1), threads: (256, 1) }, &own)?;
         column_sums(&of, &dw, &partial, (blocks, d))?;
         Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
     };
@@ -82,7 +82,7 @@ fn short_norm(x: &Tensor, weight: &Tensor, eps: f64, rotation: Option<&Rotation>
 /// Sums of the columns of `parts`, [rows, d].
 fn column_sums(device: &CudaDevice, out: &Fresh, parts: &Fresh, (rows, d): (usize, usize)) -> Result<()> {
     let own = [Arg::Out(out), Arg::Out(parts), Arg::U32(rows), Arg::U32(d)];
-    launch(device, &Module::rows(), "column_sums", Grid { blocks: (d.div_ceil(32), 1), threads: WARPS }, &own)
+    launch(device, &Module::norms(), "column_sums", Grid { blocks: (d.div_ceil(32), 1), threads: WARPS }, &own)
 }
 
 /// See [`norm_rope`](crate::ops::norm_rope).
@@ -108,7 +108,7 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>>
     let y = Fresh::new(device, x.shape(), x.dtype())?;
     let extents = [Arg::F32(eps), Arg::U32(rows), Arg::U32(d)];
     let [e, r, w] = extents;
-    launch(device, &Module::rows(), &forward, grid, &[Arg::Out(&y), Arg::At(&x), Arg::At(&weight), e, r, w])?;
+    launch(device, &Module::norms(), &forward, grid, &[Arg::Out(&y), Arg::At(&x), Arg::At(&weight), e, r, w])?;
     let of = device.clone();
     let backward = move |dy: &Tensor| {
         let (x, weight) = (&x, &weight);
@@ -118,13 +118,13 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Option<Tensor>>
         let (dx, scales) = (Fresh::new(&of, x.shape(), x.dtype())?, Fresh::new(&of, rows, DType::F32)?);
         let (r, w) = (Arg::U32(rows), Arg::U32(d));
         let own = [Arg::Out(&dx), Arg::Out(&scales), Arg::At(x), Arg::At(weight), Arg::At(dy), Arg::F32(eps), r, w];
-        launch(&of, &Module::rows(), &to_x, grid, &own)?;
+        launch(&of, &Module::norms(), &to_x, grid, &own)?;
         // Parts of the sum over the rows, and then their sum.
         let (columns, parts) = (d.div_ceil(32), rows.div_ceil(128).min(256));
         let (partial, dw) = (Fresh::new(&of, (parts, d), DType::F32)?, Fresh::new(&of, weight.shape(), DType::F32)?);
         let (r, w) = (Arg::U32(rows), Arg::U32(d));
         let own = [Arg::Out(&partial), Arg::Out(&scales), Arg::At(x), Arg::At(dy), r, w];
-        launch(&of, &Module::rows(), &to_weight, Grid { blocks: (columns, parts), threads: WARPS }, &own)?;
+        launch(&of, &Module::norms(), &to_weight, Grid { blocks: (columns, parts), threads: WARPS }, &own)?;
         column_sums(&of, &dw, &partial, (parts, d))?;
         Ok([Some(dx.tensor(dy)?), Some(dw.tensor(dy)?)])
     };

@@ -1,6 +1,7 @@
-// Causal attention over packed sequences in bf16 (Dao et al. 2022 and 2023), with tensor cores: scores exist one tile at a
-// time. Sums and softmax are in f32. D, the width of a head, KEYS and QUERIES, the rows of streamed tiles, and DKV_BLOCKS, how
-// many blocks of the gradient of keys and values shall fit a multiprocessor, are defined when this is compiled. Nothing is added up by atomics: the same inputs give the same bits.
+// Causal attention over packed sequences in bf16 (Dao et al. 2022 and 2023), with tensor cores: scores exist one tile at
+// a time. Sums and softmax are in f32. D, the width of a head, KEYS and QUERIES, the rows of streamed tiles, and
+// DKV_BLOCKS, how many blocks of the gradient of keys and values shall fit a multiprocessor, are defined when this is
+// compiled. Nothing is added up by atomics: the same inputs give the same bits.
 //
 // A block of four warps holds ROWS rows in registers, 16 for each warp, and streams the rows of the other side through
 // shared memory. What a tile is, an element of `tiles` says: the first row of its sequence, the sequence's length, and
@@ -14,7 +15,8 @@ typedef unsigned long long u64;
 #define STRIDE (D + 8) // of a row in shared memory: neighbouring rows lie in other banks
 
 __device__ __forceinline__ void mma(float *c, const u32 *a, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
@@ -120,7 +122,8 @@ __device__ __forceinline__ void add_product(float sum[D / 8][4], const float p[N
 }
 
 // Writes [16, D] times the factors of rows g and g + 8.
-__device__ __forceinline__ void put(u16 *to, const float sum[D / 8][4], u32 row, u32 length, u32 stride, float low, float high) {
+__device__ __forceinline__ void put(u16 *to, const float sum[D / 8][4], u32 row, u32 length, u32 stride, float low,
+                                    float high) {
     u32 t = threadIdx.x % 4;
     for (int n = 0; n < D / 8; n++) {
         u16 *at = to + (u64)row * stride + n * 8 + 2 * t;
@@ -226,7 +229,8 @@ extern "C" __global__ void attention_weights(float *weights, const u16 *out, con
     if (threadIdx.x == 0) weights[(u64)blockIdx.y * rows + row] = own;
 }
 
-// With P = softmax(S), dP = dO · Vᵀ, dS = P ∘ (dP − rowsum(dO ∘ O)): dQ = dS · K · scale. Grid: tiles of queries, heads.
+// With P = softmax(S), dP = dO · Vᵀ, dS = P ∘ (dP − rowsum(dO ∘ O)): dQ = dS · K · scale. Grid: tiles of queries,
+// heads.
 extern "C" __global__ void __launch_bounds__(128)
     attention_dq(u16 *dq, const u16 *q, const u16 *k, const u16 *v, const u16 *dout, const float *log_sums,
                  const float *weights, const Tile *tiles, float scale, u32 window, u32 rows, u32 heads, u32 kv_heads) {

@@ -1,5 +1,5 @@
-// What the other kernels begin with. Values are held as f32 or bf16 (T) and computed with in f32. Every sum is taken in a fixed
-// order, so that the same inputs give the same bits.
+// What the other kernels begin with. Values are held as f32 or bf16 (T) and computed with in f32. Every sum is taken in
+// a fixed order, so that the same inputs give the same bits.
 
 typedef unsigned short u16;
 typedef unsigned int u32;

@@ -1,8 +1,8 @@
 // RMSNorm with its gradient, and the rotation of heads behind it. Behind common.cuh.
 
-// ---- RMSNorm of short rows, and the rotation of heads behind it: `lanes` threads, a power of two up to a warp, hold a row
-// in their registers, PARTS packs each. Where `places` are given, a row is a head of query or key, in one pack for each
-// lane, and rotated by the angles of table row places[row / heads].
+// ---- RMSNorm of short rows, and the rotation of heads behind it: `lanes` threads, a power of two up to a warp, hold a
+// row in their registers, PARTS packs each. Where `places` are given, a row is a head of query or key, in one pack for
+// each lane, and rotated by the angles of table row places[row / heads].
 
 struct Rotation {
     const float *cos, *sin;
@@ -54,10 +54,11 @@ __device__ __forceinline__ void norm(T *y, const T *x, const float *weight, Rota
     }
 }
 
-// With s = 1 / √(mean(x²) + eps): dx = s · w · dy − x · s³ · mean(w · dy · x), and of each block Σ dy · x · s, [blocks, d].
+// With s = 1 / √(mean(x²) + eps): dx = s · w · dy − x · s³ · mean(w · dy · x), and of each block Σ dy · x · s, [blocks,
+// d].
 template <typename T, int PARTS>
-__device__ __forceinline__ void norm_grad(T *dx, float *parts, const T *x, const float *weight, const T *dy, Rotation by,
-                                          float eps, u32 rows, u32 d, u32 lanes) {
+__device__ __forceinline__ void norm_grad(T *dx, float *parts, const T *x, const float *weight, const T *dy,
+                                          Rotation by, float eps, u32 rows, u32 d, u32 lanes) {
     const int SIZE = Pack<T>::SIZE;
     __shared__ float shared[256][SIZE];
     u32 lane = threadIdx.x % lanes;
@@ -132,7 +133,8 @@ __device__ void rms_norm(T *y, const T *x, const float *weight, float eps, u32 r
 
 // With s = 1 / √(mean(x²) + eps): dx = s · w · dy − x · s³ · mean(w · dy · x). The factors s are kept for the weight.
 template <typename T>
-__device__ void rms_norm_dx(T *dx, float *scales, const T *x, const float *weight, const T *dy, float eps, u32 rows, u32 d) {
+__device__ void rms_norm_dx(T *dx, float *scales, const T *x, const float *weight, const T *dy, float eps, u32 rows,
+                            u32 d) {
     u32 row = blockIdx.x * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     const Pack<T> *in = packs(x, (u64)row * d), *up = packs(dy, (u64)row * d);
@@ -187,31 +189,31 @@ extern "C" __global__ void column_sums(float *out, const float *parts, u32 rows,
     if (threadIdx.y == 0 && column < d) out[column] = total;
 }
 
-#define NORM(T, PARTS)                                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256)                                                                   \
-        norm_##PARTS##_##T(T *y, const T *x, const float *w, const float *cos, const float *sin, const u32 *places,     \
-                           u32 heads, float eps, u32 rows, u32 d, u32 lanes) {                                          \
-        norm<T, PARTS>(y, x, w, {cos, sin, places, heads}, eps, rows, d, lanes);                                        \
-    }                                                                                                                   \
-    extern "C" __global__ void __launch_bounds__(256)                                                                   \
-        norm_grad_##PARTS##_##T(T *dx, float *parts, const T *x, const float *w, const T *dy, const float *cos,         \
-                                const float *sin, const u32 *places, u32 heads, float eps, u32 rows, u32 d,             \
-                                u32 lanes) {                                                                            \
-        norm_grad<T, PARTS>(dx, parts, x, w, dy, {cos, sin, places, heads}, eps, rows, d, lanes);                       \
+#define NORM(T, PARTS)                                                                                                \
+    extern "C" __global__ void __launch_bounds__(256)                                                                 \
+        norm_##PARTS##_##T(T *y, const T *x, const float *w, const float *cos, const float *sin, const u32 *places,   \
+                           u32 heads, float eps, u32 rows, u32 d, u32 lanes) {                                        \
+        norm<T, PARTS>(y, x, w, {cos, sin, places, heads}, eps, rows, d, lanes);                                      \
+    }                                                                                                                 \
+    extern "C" __global__ void __launch_bounds__(256)                                                                 \
+        norm_grad_##PARTS##_##T(T *dx, float *parts, const T *x, const float *w, const T *dy, const float *cos,       \
+                                const float *sin, const u32 *places, u32 heads, float eps, u32 rows, u32 d,           \
+                                u32 lanes) {                                                                          \
+        norm_grad<T, PARTS>(dx, parts, x, w, dy, {cos, sin, places, heads}, eps, rows, d, lanes);                     \
     }
 
-#define FOR_EACH_TYPE(T)                                                                                               \
-    NORM(T, 1) NORM(T, 2) NORM(T, 3) NORM(T, 4) NORM(T, 8)                                                             \
-    extern "C" __global__ void rms_norm_##T(T *y, const T *x, const float *w, float eps, u32 rows, u32 d) {            \
-        rms_norm(y, x, w, eps, rows, d);                                                                               \
-    }                                                                                                                  \
-    extern "C" __global__ void rms_norm_dx_##T(T *dx, float *scales, const T *x, const float *w, const T *dy,          \
-                                               float eps, u32 rows, u32 d) {                                           \
-        rms_norm_dx(dx, scales, x, w, dy, eps, rows, d);                                                               \
-    }                                                                                                                  \
-    extern "C" __global__ void rms_norm_dw_##T(float *parts, const float *scales, const T *x, const T *dy, u32 rows,   \
-                                               u32 d) {                                                                \
-        rms_norm_dw(parts, scales, x, dy, rows, d);                                                                    \
+#define FOR_EACH_TYPE(T)                                                                                              \
+    NORM(T, 1) NORM(T, 2) NORM(T, 3) NORM(T, 4) NORM(T, 8)                                                            \
+    extern "C" __global__ void rms_norm_##T(T *y, const T *x, const float *w, float eps, u32 rows, u32 d) {           \
+        rms_norm(y, x, w, eps, rows, d);                                                                              \
+    }                                                                                                                 \
+    extern "C" __global__ void rms_norm_dx_##T(T *dx, float *scales, const T *x, const float *w, const T *dy,         \
+                                               float eps, u32 rows, u32 d) {                                          \
+        rms_norm_dx(dx, scales, x, w, dy, eps, rows, d);                                                              \
+    }                                                                                                                 \
+    extern "C" __global__ void rms_norm_dw_##T(float *parts, const float *scales, const T *x, const T *dy, u32 rows,  \
+                                               u32 d) {                                                               \
+        rms_norm_dw(parts, scales, x, dy, rows, d);                                                                   \
     }
 
 FOR_EACH_TYPE(f32)

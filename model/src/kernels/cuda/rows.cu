@@ -1,4 +1,5 @@
-// Row by row and value by value: activation, rotation, attention over a past, embedding, loss, optimiser. Behind common.cuh.
+// Row by row and value by value: activation, rotation, attention over a past, embedding, loss, optimiser. Behind
+// common.cuh.
 
 // ---- SwiGLU: a pack for each thread.
 
@@ -46,8 +47,8 @@ __device__ void rope(T *y, const T *x, const float *cos, const float *sin, const
     packs(y, head * 2 * half)[i + each] = b;
 }
 
-// ---- Attention of new tokens over a past, without gradient: a block of eight warps for each query and head, each warp with
-// every eighth key. d is a multiple of 32, at most 256.
+// ---- Attention of new tokens over a past, without gradient: a block of eight warps for each query and head, each warp
+// with every eighth key. d is a multiple of 32, at most 256.
 
 template <typename T>
 __device__ void attend(T *out, const T *q, const T *k, const T *v, float scale, u32 window, u32 past, u32 heads,
@@ -154,8 +155,8 @@ extern "C" __global__ void target_log_probs(float *out, const float *logits, con
     if (threadIdx.x == 0) out[blockIdx.x] = target == IGNORE ? 0 : row[target] - z;
 }
 
-// The gradient of the loss, ∂/∂zᵢ = (pᵢ · (1 + 2 · w · log Z) − [i = target]) · share, and of each row −log p and log² Z.
-// `grads` may be `logits`.
+// The gradient of the loss, ∂/∂zᵢ = (pᵢ · (1 + 2 · w · log Z) − [i = target]) · share, and of each row −log p and
+// log² Z. `grads` may be `logits`.
 template <typename T>
 __device__ void loss(T *grads, float *nll, float *square, const float *logits, const u32 *targets, float z_weight,
                      float share, u32 vocab) {
@@ -186,8 +187,8 @@ __device__ void loss(T *grads, float *nll, float *square, const float *logits, c
 }
 
 // Sums of two columns times their factors, in f64, and the sum of both; one block of 256 threads.
-extern "C" __global__ void loss_sums(double *out, float *loss, const float *nll, const float *square, double first, double second,
-                                     u32 rows) {
+extern "C" __global__ void loss_sums(double *out, float *loss, const float *nll, const float *square, double first,
+                                     double second, u32 rows) {
     __shared__ double parts[2][256];
     double a = 0, b = 0;
     for (u32 i = threadIdx.x; i < rows; i += 256) {
@@ -269,29 +270,29 @@ extern "C" __global__ void adamw(float *weight, float *first, float *second, con
     }
 }
 
-#define FOR_EACH_TYPE(T)                                                                                               \
-    extern "C" __global__ void scale_##T(T *x, const float *factor, u64 count) { scale(x, factor, count); }            \
-    extern "C" __global__ void sum_##T(T *y, const T *a, const T *b, u64 count) { sum(y, a, b, count); }               \
-    extern "C" __global__ void swiglu_##T(T *y, const T *gate, const T *up, u64 count) { swiglu(y, gate, up, count); } \
-    extern "C" __global__ void swiglu_grad_##T(T *dgate, T *dup, const T *gate, const T *up, const T *dy, u64 count) { \
-        swiglu_grad(dgate, dup, gate, up, dy, count);                                                                  \
-    }                                                                                                                  \
-    extern "C" __global__ void rope_##T(T *y, const T *x, const float *cos, const float *sin, const u32 *places,       \
-                                        float direction, u32 rows, u32 heads, u32 half) {                              \
-        rope(y, x, cos, sin, places, direction, rows, heads, half);                                                    \
-    }                                                                                                                  \
-    extern "C" __global__ void attend_##T(T *out, const T *q, const T *k, const T *v, float scale, u32 window,         \
-                                          u32 past, u32 heads, u32 kv_heads, u32 d) {                                  \
-        attend(out, q, k, v, scale, window, past, heads, kv_heads, d);                                                 \
-    }                                                                                                                  \
-    extern "C" __global__ void embed_##T(T *y, const float *table, const u32 *ids, u32 d) { embed(y, table, ids, d); } \
-    extern "C" __global__ void embed_grad_##T(float *dtable, const T *dy, const u32 *ids, const u32 *starts,           \
-                                              const u32 *order, u32 d) {                                               \
-        embed_grad(dtable, dy, ids, starts, order, d);                                                                 \
-    }                                                                                                                  \
-    extern "C" __global__ void loss_##T(T *grads, float *nll, float *square, const float *logits, const u32 *targets,  \
-                                        float z_weight, float share, u32 vocab) {                                      \
-        loss(grads, nll, square, logits, targets, z_weight, share, vocab);                                             \
+#define FOR_EACH_TYPE(T)                                                                                              \
+    extern "C" __global__ void scale_##T(T *x, const float *factor, u64 count) { scale(x, factor, count); }           \
+    extern "C" __global__ void sum_##T(T *y, const T *a, const T *b, u64 count) { sum(y, a, b, count); }              \
+    extern "C" __global__ void swiglu_##T(T *y, const T *gate, const T *up, u64 count) { swiglu(y, gate, up, count); }\
+    extern "C" __global__ void swiglu_grad_##T(T *dgate, T *dup, const T *gate, const T *up, const T *dy, u64 count) {\
+        swiglu_grad(dgate, dup, gate, up, dy, count);                                                                 \
+    }                                                                                                                 \
+    extern "C" __global__ void rope_##T(T *y, const T *x, const float *cos, const float *sin, const u32 *places,      \
+                                        float direction, u32 rows, u32 heads, u32 half) {                             \
+        rope(y, x, cos, sin, places, direction, rows, heads, half);                                                   \
+    }                                                                                                                 \
+    extern "C" __global__ void attend_##T(T *out, const T *q, const T *k, const T *v, float scale, u32 window,        \
+                                          u32 past, u32 heads, u32 kv_heads, u32 d) {                                 \
+        attend(out, q, k, v, scale, window, past, heads, kv_heads, d);                                                \
+    }                                                                                                                 \
+    extern "C" __global__ void embed_##T(T *y, const float *table, const u32 *ids, u32 d) { embed(y, table, ids, d); }\
+    extern "C" __global__ void embed_grad_##T(float *dtable, const T *dy, const u32 *ids, const u32 *starts,          \
+                                              const u32 *order, u32 d) {                                              \
+        embed_grad(dtable, dy, ids, starts, order, d);                                                                \
+    }                                                                                                                 \
+    extern "C" __global__ void loss_##T(T *grads, float *nll, float *square, const float *logits, const u32 *targets, \
+                                        float z_weight, float share, u32 vocab) {                                     \
+        loss(grads, nll, square, logits, targets, z_weight, share, vocab);                                            \
     }
 
 FOR_EACH_TYPE(f32)

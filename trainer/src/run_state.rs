@@ -509,6 +509,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_run_may_change_its_device_and_not_its_precision() {
+        let on = |device: &str, precision: &str| serde_json::json!({"name": "a", "train": {"steps": 2, "device": device, "precision": precision}});
+        assert_eq!(difference(&on("cuda", "f32"), &on("cpu", "f32")), None);
+        let without = serde_json::json!({"train": {"steps": 2, "precision": "bf16"}});
+        assert_eq!(difference(&without, &on("cuda:1", "bf16")), None);
+        assert_eq!(difference(&on("cuda", "bf16"), &on("cuda", "f32")).as_deref(), Some("train"));
+    }
+
+    #[test]
     fn a_checkpoint_is_whole_until_it_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let run = folder.path();

@@ -204,6 +204,16 @@ fn workers_leave_the_course_and_go_back_together() {
 }
 
 #[test]
+fn workers_share_no_gpu() {
+    let (mut config, folder) = (config(2), tempfile::tempdir().unwrap());
+    config.train.device = "cuda".parse().unwrap();
+    for refused in train(&config, 2, folder.path(), folder.path(), false) {
+        let message = refused.unwrap_err();
+        assert!(message.contains("train.device is cuda") && message.contains("2 workers"), "{message}");
+    }
+}
+
+#[test]
 fn a_layout_that_cannot_be_is_refused_with_its_reason() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(2);

@@ -401,6 +401,25 @@ fn settings_stand_over_a_preset_and_a_file_and_mistakes_are_named() {
 }
 
 #[test]
+fn a_device_or_a_precision_that_cannot_be_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = |device: &str, precision: &str| -> RunConfig {
+        let settings = format!("device = \"{device}\"\nprecision = \"{precision}\"\n");
+        toml::from_str(&format!("{CONFIG}{settings}")).unwrap()
+    };
+    let message = set("cpu", "bf16").validate().unwrap_err().to_string();
+    assert!(message.contains("train.precision") && message.contains("train.device"), "{message}");
+    set("cuda:1", "bf16").validate().unwrap();
+    assert!(toml::from_str::<RunConfig>(&format!("{CONFIG}device = \"gpu\"\n")).is_err());
+    if cfg!(not(feature = "metal")) {
+        let (config, nothing) = (set("metal", "f32"), folder.path());
+        let refused = pretrain(&config, nothing, nothing, None, &AtomicBool::new(false), &mut Report::silent());
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("train.device") && message.contains("--features metal"), "{message}");
+    }
+}
+
+#[test]
 fn a_folder_in_which_another_process_trains_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (data, run, file) = (folder.path().join("data"), folder.path().join("run"), folder.path().join("train.toml"));

@@ -3,6 +3,8 @@
 pub mod rating;
 
 mod kernels;
+
+pub mod device;
 pub mod ops;
 
 pub mod config;

@@ -34,6 +34,7 @@ const UNSAFE: &[&str] = &[
     "datastore/src/kernels/mod.rs",
     "datastore/src/kernels/prefetch.rs",
     "datastore/src/mapping.rs",
+    "model/src/kernels/cuda/mod.rs",
     "model/src/kernels/matrix.rs",
     "model/src/kernels/pool.rs",
     "model/src/kernels/quantized/avx2.rs",

@@ -5,7 +5,7 @@
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
 use safelmm_model::Decoder;
-use safelmm_model::ops::{IGNORE, cross_entropy};
+use safelmm_model::ops::{CrossEntropy, IGNORE, Tape, cross_entropy, record};
 
 use crate::buckets::Part;
 use crate::gradients::Sink;
@@ -59,14 +59,39 @@ pub struct Loss {
     pub targets: usize,
 }
 
+/// A loss that the device may still be computing.
+pub struct Unread {
+    /// Means, as [`CrossEntropy`] has them.
+    parts: Tensor,
+    targets: usize,
+}
+
+impl Unread {
+    fn of(loss: &CrossEntropy) -> Unread {
+        Unread { parts: loss.parts.clone(), targets: loss.targets }
+    }
+
+    /// Waits for the loss; that of a pass without one is zero.
+    ///
+    /// # Errors
+    /// Those of the device.
+    pub fn read(unread: Option<Unread>) -> Result<Loss> {
+        let Some(Unread { parts, targets }) = unread else { return Ok(Loss::default()) };
+        match parts.to_vec1::<f64>()?[..] {
+            [nll, z_loss] => Ok(Loss { nll: nll * targets as f64, z_loss: z_loss * targets as f64, targets }),
+            _ => candle_core::bail!("a loss has other parts than two"),
+        }
+    }
+}
+
 /// A micro-batch between its forward and its backward pass.
 pub struct Pass<'a> {
     batch: &'a Batch,
     packed: safelmm_model::Batch,
     /// What the embedding gave, where this worker has it.
-    embedded: Option<Tensor>,
-    inputs: Vec<Var>,
-    outputs: Vec<Option<Tensor>>,
+    embedded: Option<(Tensor, Tape)>,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Option<(Tensor, Tape)>>,
     x: Tensor,
 }
 
@@ -99,21 +124,22 @@ pub fn forward<'a>(
     let (embedded, mut x) = match entering {
         Some(x) => (None, x),
         None => {
-            let embedded = decoder.embed(&packed)?;
-            let x = embedded.detach();
+            let embedded = record(decoder.device(), || decoder.embed(&packed))?;
+            let x = embedded.0.detach();
             (Some(embedded), x)
         }
     };
     let layers = decoder.layers();
     let (mut inputs, mut outputs) = (Vec::with_capacity(layers.len()), Vec::with_capacity(layers.len()));
     for index in layers {
-        let input = Var::from_tensor(&x)?;
-        let output = decoder.layer(index, input.as_tensor(), &packed)?;
+        let input = entering_layer(&x)?;
+        let output = record(decoder.device(), || decoder.layer(index, &input, &packed))?;
         if let Some(look) = look.as_deref_mut() {
-            let logit = decoder.largest_attention_logit(index, &x, &packed)?;
-            look.push(Activations::of(&output, logit)?);
+            let logit = || decoder.largest_attention_logit(index, &x, &packed);
+            let (logit, _) = record(decoder.device(), logit)?;
+            look.push(Activations::of(&output.0, logit)?);
         }
-        x = output.detach();
+        x = output.0.detach();
         inputs.push(input);
         outputs.push(if options.checkpointing { None } else { Some(output) });
     }
@@ -133,22 +159,23 @@ pub fn backward(
     options: Options,
     leaving: Option<Tensor>,
     sink: &mut dyn Sink,
-) -> Result<(Loss, Tensor)> {
+) -> Result<(Option<Unread>, Tensor)> {
     let Pass { batch, packed, embedded, mut inputs, mut outputs, x } = pass;
     let (found, mut dx) = match leaving {
-        Some(gradient) => (Loss::default(), gradient),
+        Some(gradient) => (None, gradient),
         None => {
-            let last = Var::from_tensor(&x)?;
+            let last = entering_layer(&x)?;
             let targets: Vec<u32> = batch.targets.concat();
-            let loss = cross_entropy(&decoder.last_norm(last.as_tensor())?, decoder.head()?, &targets, options.z_loss)?;
-            let n = loss.targets as f64;
-            let mut grads = (&loss.loss * n)?.backward()?;
-            let found = Loss { nll: loss.nll * n, z_loss: loss.z_loss * n, targets: loss.targets };
+            let (loss, tape) = record(decoder.device(), || {
+                cross_entropy(&decoder.last_norm(&last)?, decoder.head()?, &targets, options.z_loss)
+            })?;
+            let n = Tensor::new(loss.targets as f32, decoder.device())?;
+            let mut grads = tape.backward(&loss.loss, &n)?;
             let dx = take(&mut grads, &last)?;
             sink.add(parameters, &grads)?;
             sink.complete(Part::Head);
             sink.complete(Part::Norm);
-            (found, dx)
+            (Some(Unread::of(&loss)), dx)
         }
     };
     drop(x);
@@ -157,21 +184,36 @@ pub fn backward(
         let index = first + inputs.len();
         let output = match output {
             Some(output) => output,
-            None => decoder.layer(index, input.as_tensor(), &packed)?,
+            None => record(decoder.device(), || decoder.layer(index, &input, &packed))?,
         };
-        let mut grads = (output * dx)?.sum_all()?.backward()?;
+        let (output, tape) = output;
+        let mut grads = tape.backward(&output, &dx)?;
+        drop(output);
         dx = take(&mut grads, &input)?;
         sink.add(parameters, &grads)?;
         sink.complete(Part::Layer(index));
     }
-    if let Some(embedded) = embedded.filter(Tensor::track_op) {
-        sink.add(parameters, &(embedded * &dx)?.sum_all()?.backward()?)?;
+    if let Some((embedded, tape)) = embedded.filter(|(embedded, _)| tape_or_graph(embedded)) {
+        sink.add(parameters, &tape.backward(&embedded, &dx)?)?;
     }
     sink.complete(Part::Embedding);
     Ok((found, dx))
 }
 
-fn take(grads: &mut GradStore, input: &Var) -> Result<Tensor> {
+/// Hidden states on their way into a layer: on the CPU candle's graph begins with them, elsewhere a tape.
+fn entering_layer(x: &Tensor) -> Result<Tensor> {
+    match x.device().is_cpu() {
+        true => Ok(Var::from_tensor(x)?.into_inner()),
+        false => Ok(x.clone()),
+    }
+}
+
+/// Whether gradients go back from the embedding: it is trained, or on a device, whose tape finds out.
+fn tape_or_graph(embedded: &Tensor) -> bool {
+    !embedded.device().is_cpu() || embedded.track_op()
+}
+
+fn take(grads: &mut GradStore, input: &Tensor) -> Result<Tensor> {
     match grads.remove(input) {
         Some(gradient) => Ok(gradient),
         None => candle_core::bail!("no gradient reaches the input of a layer"),
@@ -185,7 +227,7 @@ mod tests {
     use super::*;
     use crate::buckets::Place;
     use crate::config::Initialisation;
-    use crate::gradients::{Gradients, Summing};
+    use crate::gradients::{Gradients, Summing, Sums};
     use crate::mesh::Mesh;
 
     fn model(layers: usize, tied: bool) -> (Parameters, Decoder) {
@@ -212,8 +254,9 @@ mod tests {
         let batch = batch();
         let pass = forward(&decoder, &batch, options, None, Some(&mut seen)).unwrap();
         let passes = |sums: &mut Summing<'_>| backward(&decoder, &parameters, pass, options, None, sums);
-        let loss = sums.sum(&Mesh::alone(), 1, passes).unwrap().0;
-        let of = |place: &Place| sums.sums()[place.bucket][place.range.clone()].to_vec();
+        let loss = Unread::read(sums.sum(&Mesh::alone(), 1, passes).unwrap().0).unwrap();
+        let Sums::Host(found) = sums.sums() else { panic!("on the CPU") };
+        let of = |place: &Place| found[place.bucket][place.range.clone()].to_vec();
         (loss, sums.buckets().places().iter().map(of).collect(), seen)
     }
 
@@ -228,7 +271,7 @@ mod tests {
             let sequences: Vec<&[u32]> = batch.inputs.iter().map(Vec::as_slice).collect();
             let hidden = decoder.forward(&sequences).unwrap();
             let whole = cross_entropy(&hidden, decoder.head().unwrap(), &batch.targets.concat(), 1e-2).unwrap();
-            assert!((whole.nll * 9.0 - loss.nll).abs() < 1e-9);
+            assert!((whole.read().unwrap().0 * 9.0 - loss.nll).abs() < 1e-9);
             let grads = whole.loss.backward().unwrap();
             for ((name, var), sum) in parameters.iter().zip(&sums) {
                 let want: Vec<f32> = grads.get(var).unwrap().flatten_all().unwrap().to_vec1().unwrap();

@@ -78,7 +78,7 @@ pub fn export(data: &Path, run: &Path, out: &Path) -> Result<(), ExportError> {
     let tokenizer = data.join("tokenizer.json");
     let tokenizer_json = fs::read(&tokenizer).map_err(error(&tokenizer))?;
     let json = |value: &Value| serde_json::to_vec_pretty(value).unwrap_or_default();
-    let card = serde_json::to_value(Card::new(&config.name, "f32")).unwrap_or_default();
+    let card = serde_json::to_value(Card::new(&config.name, config.train.precision.record())).unwrap_or_default();
     for (name, bytes) in [
         ("config.json", json(&model_config(config))),
         ("generation_config.json", json(&generation_config())),

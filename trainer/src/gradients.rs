@@ -12,6 +12,7 @@ use std::thread;
 use candle_core::backprop::GradStore;
 use candle_core::{Storage, Tensor};
 use rayon::prelude::*;
+use safelmm_model::ops::{add_to, squares};
 
 use crate::buckets::{Buckets, Buffers, Part, Place, common};
 use crate::comm::{BLOCK, CommError, all_numbers, halvings};
@@ -42,6 +43,18 @@ pub struct Gradients {
     /// Unfinished sums of 2^level leaves, the largest first.
     waiting: Vec<(u32, Buffers)>,
     spare: Vec<Buffers>,
+    /// In the order of names, where the parameters lie on a device: sums in the order of the micro-batches, which never
+    /// go through the host. One worker alone has them.
+    on_device: Option<Vec<Option<Tensor>>>,
+}
+
+/// The sums of an update.
+#[derive(Clone, Copy)]
+pub enum Sums<'a> {
+    /// By bucket.
+    Host(&'a Buffers),
+    /// By parameter, in the order of names; none where no gradient came.
+    Device(&'a [Option<Tensor>]),
 }
 
 /// Why there are no sums.
@@ -62,7 +75,9 @@ impl Gradients {
     /// For these parameters of a model whose embedding is `tied` to its output projection, or not.
     pub fn new(parameters: &Parameters, tied: bool) -> Gradients {
         let buckets = Buckets::new(parameters);
-        Gradients { current: buckets.zeros(), buckets, tied, waiting: Vec::new(), spare: Vec::new() }
+        let on_device = (!parameters.device().is_cpu()).then(|| vec![None; buckets.places().len()]);
+        let current = if on_device.is_some() { Buffers::new() } else { buckets.zeros() };
+        Gradients { current, buckets, tied, waiting: Vec::new(), spare: Vec::new(), on_device }
     }
 
     /// Where they lie.
@@ -71,8 +86,11 @@ impl Gradients {
     }
 
     /// The sums; of a worker that keeps a part of the optimiser's state, those of its pieces.
-    pub fn sums(&self) -> &Buffers {
-        &self.current
+    pub fn sums(&self) -> Sums<'_> {
+        match &self.on_device {
+            Some(sums) => Sums::Device(sums),
+            None => Sums::Host(&self.current),
+        }
     }
 
     /// Room of the same shape, for who has used the sums.
@@ -92,6 +110,7 @@ impl Gradients {
         passes: impl FnOnce(&mut Summing<'_>) -> Result<T>,
     ) -> Result<T, GradientError> {
         self.current.iter_mut().for_each(|bucket| bucket.fill(0.0));
+        self.on_device.iter_mut().flatten().for_each(|sum| *sum = None);
         let leaf = count >> halvings(count);
         let mut summing = Summing { gradients: self, leaf, count, index: 0, queue: None, finished: Vec::new() };
         let (result, finished) = if mesh.data.size() == 1 {
@@ -161,7 +180,14 @@ impl Gradients {
     ///
     /// # Errors
     /// Those of the exchange.
-    pub fn squares(&self, mesh: &Mesh) -> Result<Vec<f64>, CommError> {
+    pub fn squares(&self, mesh: &Mesh) -> Result<Vec<f64>, GradientError> {
+        if let Some(sums) = &self.on_device {
+            let mut all = vec![0.0; self.buckets.lengths().len()];
+            for (place, square) in self.buckets.places().iter().zip(squares_on_device(sums)?) {
+                all[place.bucket] += square;
+            }
+            return Ok(all);
+        }
         let square = |block: &[f32]| block.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>();
         let blocks = |rank: usize| -> Vec<usize> {
             self.current.iter().map(|bucket| mesh.kept(rank, bucket.len()).len().div_ceil(BLOCK)).collect()
@@ -192,7 +218,10 @@ impl Gradients {
     ///
     /// # Errors
     /// Those of the exchange.
-    pub fn reached(&self, mesh: &Mesh) -> Result<Vec<bool>, CommError> {
+    pub fn reached(&self, mesh: &Mesh) -> Result<Vec<bool>, GradientError> {
+        if let Some(sums) = &self.on_device {
+            return Ok(squares_on_device(sums)?.iter().map(|square| *square != 0.0).collect());
+        }
         let reached = |place: &Place| {
             let bucket = &self.current[place.bucket];
             let kept = common(&place.range, &mesh.kept(mesh.data.rank(), bucket.len()));
@@ -220,7 +249,7 @@ impl Summing<'_> {
     /// A micro-batch is through, all of its parts complete.
     pub fn end(&mut self) {
         self.index += 1;
-        if self.index == self.count || !self.index.is_multiple_of(self.leaf) {
+        if self.gradients.on_device.is_some() || self.index == self.count || !self.index.is_multiple_of(self.leaf) {
             return;
         }
         let Gradients { buckets, current, waiting, spare, .. } = &mut *self.gradients;
@@ -247,7 +276,17 @@ impl Summing<'_> {
 
 impl Sink for Summing<'_> {
     fn add(&mut self, parameters: &Parameters, grads: &GradStore) -> Result<()> {
-        let Gradients { buckets, current, .. } = &mut *self.gradients;
+        let Gradients { buckets, current, on_device, .. } = &mut *self.gradients;
+        if let Some(sums) = on_device {
+            for ((_, var), sum) in parameters.iter().zip(sums) {
+                match (grads.get(var), &mut *sum) {
+                    (None, _) => {}
+                    (Some(gradient), None) => *sum = Some(gradient.detach()),
+                    (Some(gradient), Some(sum)) => add_to(sum, gradient)?,
+                }
+            }
+            return Ok(());
+        }
         for ((_, var), place) in parameters.iter().zip(buckets.places()) {
             if let Some(gradient) = grads.get(var) {
                 accumulate(&mut current[place.bucket][place.range.clone()], gradient)?;
@@ -257,7 +296,7 @@ impl Sink for Summing<'_> {
     }
 
     fn complete(&mut self, part: Part) {
-        if self.index + 1 < self.count {
+        if self.index + 1 < self.count || self.gradients.on_device.is_some() {
             return;
         }
         let Gradients { buckets, current, waiting, .. } = &mut *self.gradients;
@@ -271,6 +310,13 @@ impl Sink for Summing<'_> {
             }
         }
     }
+}
+
+/// The sum of the squares of each sum.
+fn squares_on_device(sums: &[Option<Tensor>]) -> Result<Vec<f64>> {
+    let there: Vec<&Tensor> = sums.iter().flatten().collect();
+    let mut found = squares(&there)?.into_iter();
+    Ok(sums.iter().map(|sum| sum.as_ref().and_then(|_| found.next()).unwrap_or(0.0)).collect())
 }
 
 /// Adds a gradient, which must be on the CPU in f32, to a running sum.

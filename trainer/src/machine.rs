@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use candle_core::{Device, Result, Tensor};
 use cpu_time::ProcessTime;
 use safelmm_model::Config;
+use safelmm_model::device::{self, Precision};
 
 use crate::comm::halvings;
-use crate::config::{ParallelSection, RunConfig, TrainSection};
+use crate::config::{ParallelSection, TrainSection};
 use crate::parameters::shapes;
 
 /// What the process has used up to now.
@@ -48,17 +49,17 @@ pub fn available_memory() -> Option<u64> {
     kilobytes("/proc/meminfo", "MemAvailable")
 }
 
-/// Floating-point operations a second that matrix products of this machine come to, with the threads of the calling
-/// pool: the best of several products of 1024 × 1024 f32 matrices within about half a second. What a run's use of the
-/// machine (MFU, Chowdhery et al. 2022, appendix B) is measured against.
+/// Floating-point operations a second that matrix products of this device come to, on the CPU with the threads of the
+/// calling pool: the best of several products of square matrices (1024 × 1024 on the CPU, 8192 × 8192 elsewhere) within
+/// about half a second. What a run's use of the machine (MFU, Chowdhery et al. 2022, appendix B) is measured against.
 ///
 /// # Errors
 /// Those of candle.
-pub fn measure_peak() -> Result<f64> {
-    const SIDE: usize = 1024;
+pub fn measure_peak(device: &Device, precision: Precision) -> Result<f64> {
+    let side = if device.is_cpu() { 1024 } else { 8192 };
     let matrix = |factor: usize| {
-        let values: Vec<f32> = (0..SIDE * SIDE).map(|i| (i * factor % 17) as f32 - 8.0).collect();
-        Tensor::from_vec(values, (SIDE, SIDE), &Device::Cpu)
+        let values: Vec<f32> = (0..side * side).map(|i| (i * factor % 17) as f32 - 8.0).collect();
+        Tensor::from_vec(values, (side, side), device)?.to_dtype(precision.dtype())
     };
     let (a, b) = (matrix(3)?, matrix(5)?);
     let began = Instant::now();
@@ -66,9 +67,10 @@ pub fn measure_peak() -> Result<f64> {
     while best.is_infinite() || began.elapsed() < Duration::from_millis(500) {
         let started = Instant::now();
         black_box(a.matmul(&b)?);
+        device.synchronize()?;
         best = best.min(started.elapsed().as_secs_f64());
     }
-    Ok(2.0 * (SIDE as f64).powi(3) / best)
+    Ok(2.0 * (side as f64).powi(3) / best)
 }
 
 /// Floating-point operations of the model for one token of training, by Chowdhery et al. 2022, appendix B, where a
@@ -119,8 +121,7 @@ impl Share {
 /// (`gradients.rs`) and share of both moments in f32, a copy of all weights and moments while a checkpoint is written,
 /// and the activations of the micro-batches that are on their way. `trained`: numbers that are trained.
 pub fn training_memory(config: &Config, train: &TrainSection, trained: usize, share: Share) -> u64 {
-    let all: usize =
-        shapes(config).map_or(0, |shapes| shapes.values().map(|shape| shape.iter().product::<usize>()).sum());
+    let all = parameters(config);
     let width = config.head_dim * (config.n_heads + 2 * config.n_kv_heads);
     let layer = 8 * config.hidden_size + (4 * width + 4 * config.intermediate_size) / share.tensor;
     let (stages, own) = (share.model / share.tensor, config.n_layers * share.tensor / share.model);
@@ -134,11 +135,36 @@ pub fn training_memory(config: &Config, train: &TrainSection, trained: usize, sh
     4 * (all / share.model + sums * own + 2 * own / share.optimizer + 3 * trained + activations + head) as u64
 }
 
-/// The memory that a worker of a configuration needs and that there is, in bytes, where it needs more.
-pub fn short_of_memory(config: &RunConfig, workers: usize) -> Option<(u64, u64)> {
-    let decoder = config.decoder();
-    let trained = shapes(&decoder).map_or(0, |s| s.values().map(|shape| shape.iter().product::<usize>()).sum());
-    let needed =
-        training_memory(&decoder, &config.train, trained, Share::new(&config.train, &config.parallel, workers));
-    available_memory().filter(|available| needed > *available).map(|available| (needed, available))
+/// Bytes that a training run in one process needs on a GPU, roughly: weights, their bf16 copies, gradients and both
+/// moments, the activations of a micro-batch and a chunk of logits.
+pub fn device_memory(config: &Config, train: &TrainSection, trained: usize) -> u64 {
+    const LOGITS: usize = 3 << 28;
+    let all = parameters(config);
+    let width = config.head_dim * (config.n_heads + 2 * config.n_kv_heads);
+    let layer = 8 * config.hidden_size + 4 * width + 4 * config.intermediate_size;
+    let layers = if train.activation_checkpointing { 1 } else { config.n_layers };
+    let activations = train.micro_batch_tokens * (layer * layers + config.hidden_size * config.n_layers);
+    let weights: usize = all * (4 + 2) + trained * (4 + 8);
+    (weights + activations * train.precision.dtype().size_in_bytes() + LOGITS) as u64
+}
+
+/// The memory that one of a run's workers needs and that there is, in bytes, where it needs more: of the device, where
+/// that says how much it has.
+pub fn short_of_memory(
+    config: &Config,
+    train: &TrainSection,
+    trained: usize,
+    share: Share,
+    device: &Device,
+) -> Option<(u64, u64)> {
+    let (needed, available) = match device::memory(device) {
+        Some(memory) => (device_memory(config, train, trained), Some(memory.free)),
+        None => (training_memory(config, train, trained, share), available_memory()),
+    };
+    available.filter(|available| needed > *available).map(|available| (needed, available))
+}
+
+/// Numbers in all parameters of a decoder.
+pub fn parameters(config: &Config) -> usize {
+    shapes(config).map_or(0, |shapes| shapes.values().map(|shape| shape.iter().product::<usize>()).sum())
 }

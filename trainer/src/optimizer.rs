@@ -1,14 +1,17 @@
 //! AdamW with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), in place.
 
+use std::borrow::Cow;
+use std::mem;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use candle_core::{CpuStorage, InplaceOp1, Layout};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Tensor};
 use rayon::prelude::*;
+use safelmm_model::ops;
 
 use crate::buckets::{Buckets, Buffers, Place, common};
 use crate::config::TrainSection;
-use crate::gradients::GradientError;
+use crate::gradients::{GradientError, Sums};
 use crate::groups::Groups;
 use crate::mesh::Mesh;
 use crate::parameters::{Parameters, read_values, write_values};
@@ -29,6 +32,9 @@ pub struct Moments {
 pub struct AdamW {
     kept: Vec<Range<usize>>,
     moments: Moments,
+    /// First and second moment of each parameter, in the order of names, where gradients stay on a device: from the first
+    /// update on in the place of `moments`.
+    on_device: Vec<(Tensor, Tensor)>,
     updates: usize,
 }
 
@@ -56,7 +62,12 @@ impl AdamW {
         let kept: Vec<Range<usize>> =
             buckets.lengths().iter().map(|length| mesh.kept(mesh.data.rank(), *length)).collect();
         let zeros = |kept: &[Range<usize>]| kept.iter().map(|range| vec![0.0; range.len()]).collect::<Buffers>();
-        AdamW { moments: Moments { first: zeros(&kept), second: zeros(&kept) }, kept, updates: 0 }
+        AdamW {
+            moments: Moments { first: zeros(&kept), second: zeros(&kept) },
+            kept,
+            on_device: Vec::new(),
+            updates: 0,
+        }
     }
 
     /// Takes what is kept out of the moments of a whole parameter, which lies at `place`.
@@ -81,9 +92,23 @@ impl AdamW {
         &self.kept
     }
 
-    /// The moments of what is kept.
-    pub fn moments(&self) -> &Moments {
-        &self.moments
+    /// The moments of what is kept of parameters that lie at these places.
+    ///
+    /// # Errors
+    /// Those of the device that they are on.
+    pub fn moments(&self, places: &[Place]) -> Result<Cow<'_, Moments>> {
+        if self.on_device.is_empty() {
+            return Ok(Cow::Borrowed(&self.moments));
+        }
+        let zeros = || self.kept.iter().map(|range| vec![0.0; range.len()]).collect::<Buffers>();
+        let mut moments = Moments { first: zeros(), second: zeros() };
+        for (place, (first, second)) in places.iter().zip(&self.on_device) {
+            for (buffers, tensor) in [(&mut moments.first, first), (&mut moments.second, second)] {
+                let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+                buffers[place.bucket][place.range.clone()].copy_from_slice(&values);
+            }
+        }
+        Ok(Cow::Owned(moments))
     }
 
     /// One update of what is kept, with the gradients of all buckets.
@@ -94,9 +119,13 @@ impl AdamW {
         &mut self,
         parameters: &Parameters,
         buckets: &Buckets,
-        gradients: &Buffers,
+        gradients: Sums<'_>,
         settings: &Settings<'_>,
     ) -> Result<()> {
+        let gradients = match gradients {
+            Sums::Host(gradients) => gradients,
+            Sums::Device(gradients) => return self.step_on_device(parameters, buckets, gradients, settings),
+        };
         let Settings { gradient_scale, learning_rate, train, groups } = *settings;
         self.updates += 1;
         let correction = |beta: f64| (1.0 - beta.powi(self.updates.try_into().unwrap_or(i32::MAX))) as f32;
@@ -122,6 +151,47 @@ impl AdamW {
                 keep: (1.0 - learning_rate * decay) as f32,
             };
             var.as_tensor().inplace_op1(&update)?;
+        }
+        Ok(())
+    }
+
+    /// The same where parameters, gradients and moments are on a device.
+    fn step_on_device(
+        &mut self,
+        parameters: &Parameters,
+        buckets: &Buckets,
+        gradients: &[Option<Tensor>],
+        settings: &Settings<'_>,
+    ) -> Result<()> {
+        let Settings { gradient_scale, learning_rate, train, groups } = *settings;
+        if self.on_device.is_empty() {
+            let Moments { first, second } = mem::take(&mut self.moments);
+            for ((_, var), place) in parameters.iter().zip(buckets.places()) {
+                let moment = |buffers: &Buffers| {
+                    Tensor::from_slice(&buffers[place.bucket][place.range.clone()], var.shape(), var.device())
+                };
+                self.on_device.push((moment(&first)?, moment(&second)?));
+            }
+        }
+        self.updates += 1;
+        let correction = |beta: f64| (1.0 - beta.powi(self.updates.try_into().unwrap_or(i32::MAX))) as f32;
+        let each = parameters.iter().zip(gradients).zip(&mut self.on_device).enumerate();
+        for (i, (((_, var), gradient), moments)) in each {
+            let (factor, decay) = groups.of(i);
+            let learning_rate = learning_rate * factor;
+            let update = ops::Update {
+                gradient_scale,
+                beta1: train.beta1 as f32,
+                beta2: train.beta2 as f32,
+                step_size: learning_rate as f32 / correction(train.beta1),
+                second_correction: correction(train.beta2),
+                keep: (1.0 - learning_rate * decay) as f32,
+                epsilon: EPSILON,
+            };
+            match gradient {
+                Some(gradient) => ops::adamw(var, moments, gradient, &update)?,
+                None => ops::adamw(var, moments, &var.zeros_like()?, &update)?,
+            }
         }
         Ok(())
     }
@@ -239,7 +309,7 @@ mod tests {
                 let gradients: Buffers =
                     buckets.lengths().iter().map(|length| vec![2.0 * gradient as f32; *length]).collect();
                 let settings = Settings { gradient_scale: 0.5, learning_rate: 0.1, train: &train, groups: &groups };
-                optimizer.step(&parameters, &buckets, &gradients, &settings).unwrap();
+                optimizer.step(&parameters, &buckets, Sums::Host(&gradients), &settings).unwrap();
                 m = 0.9 * m + 0.1 * gradient;
                 v = 0.99 * v + 0.01 * gradient * gradient;
                 let (m_hat, v_hat) = (m / (1.0 - 0.9_f64.powi(step)), v / (1.0 - 0.99_f64.powi(step)));

@@ -156,7 +156,7 @@ impl Start {
             }
             if let Some(var) = parameters.get(name) {
                 let own = parameters.own(name, tensor).and_then(|own| own.to_dtype(DType::F32));
-                own.and_then(|widened| var.set(&widened)).map_err(failed)?;
+                own.and_then(|widened| var.set(&widened.to_device(var.device())?)).map_err(failed)?;
             }
         }
         match self.tensors.keys().filter(|name| !shapes.contains_key(*name)).min() {

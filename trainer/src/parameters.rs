@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Result, Storage, Tensor, Var};
+use rayon::prelude::*;
 use safelmm_model::{Config, Decoder, ParameterSource, Part, Slice};
 
 use crate::config::Initialisation;
@@ -21,6 +22,7 @@ struct Initialiser {
     seed: u64,
     layers: usize,
     deviation: f64,
+    device: Device,
 }
 
 impl Initialiser {
@@ -42,12 +44,13 @@ impl Initialiser {
                     _ => 0..all,
                 };
                 let place = |row| own(1, columns).map(move |column| (row * columns + column) as u64);
-                let places = own(0, rows).flat_map(place);
-                places.map(|i| (normal(stream, i) * self.deviation * scale) as f32).collect()
+                let deviation = self.deviation;
+                let value = move |i| (normal(stream, i) * deviation * scale) as f32;
+                own(0, rows).into_par_iter().flat_map_iter(|row| place(row).map(value)).collect()
             }
             _ => vec![0.0; n],
         };
-        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &Device::Cpu)?)?;
+        let var = Var::from_tensor(&Tensor::from_vec(values, shape, &self.device)?)?;
         let tensor = var.as_tensor().clone();
         self.made.vars.insert(name.to_owned(), var);
         if let Some(slice) = slice {
@@ -86,10 +89,10 @@ impl Parameters {
     /// # Errors
     /// Those of candle.
     pub fn initialise(config: &Config, how: Initialisation, seed: u64) -> Result<(Parameters, Decoder)> {
-        Parameters::initialise_part(config, &Part::whole(config), how, seed)
+        Parameters::initialise_part(config, &Part::whole(config), how, seed, &Device::Cpu)
     }
 
-    /// The same of a part of the decoder: the numbers that stand there in the whole.
+    /// The same of a part of the decoder, on a device: the numbers that stand there in the whole.
     ///
     /// # Errors
     /// Those of candle.
@@ -98,10 +101,11 @@ impl Parameters {
         part: &Part,
         how: Initialisation,
         seed: u64,
+        device: &Device,
     ) -> Result<(Parameters, Decoder)> {
         let deviation = how.deviation(config.hidden_size);
         let made = Parameters::new(BTreeMap::new());
-        let mut source = Initialiser { made, seed, layers: config.n_layers, deviation };
+        let mut source = Initialiser { made, seed, layers: config.n_layers, deviation, device: device.clone() };
         let decoder = Decoder::part(config.clone(), &mut source, part)?;
         Ok((source.made, decoder))
     }
@@ -138,6 +142,11 @@ impl Parameters {
     /// The variable of this name.
     pub fn get(&self, name: &str) -> Option<&Var> {
         self.vars.get(name)
+    }
+
+    /// Where they lie.
+    pub fn device(&self) -> Device {
+        self.vars.values().next().map_or(Device::Cpu, |var| var.device().clone())
     }
 
     /// Numbers in all variables.

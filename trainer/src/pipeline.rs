@@ -9,8 +9,9 @@ use std::thread;
 
 use candle_core::{Device, Error, Result, Tensor};
 use safelmm_model::Decoder;
+use safelmm_model::ops::record;
 
-use crate::backward::{Batch, Loss, Options, Pass, backward, forward};
+use crate::backward::{Batch, Loss, Options, Pass, Unread, backward, forward};
 use crate::comm::CommError;
 use crate::gradients::Summing;
 use crate::mesh::Mesh;
@@ -91,7 +92,8 @@ impl Stage<'_> {
         while let Some(pass) = running.pop_front() {
             losses.push(self.backward(pass, sums, neighbours)?);
         }
-        Ok(losses)
+        // Only here, once all of the update is on its way, is a device waited for.
+        losses.into_iter().map(Unread::read).collect()
     }
 
     fn forward<'b>(
@@ -111,7 +113,7 @@ impl Stage<'_> {
         Ok(pass)
     }
 
-    fn backward(&self, pass: Pass<'_>, sums: &mut Summing<'_>, neighbours: &Neighbours) -> Result<Loss> {
+    fn backward(&self, pass: Pass<'_>, sums: &mut Summing<'_>, neighbours: &Neighbours) -> Result<Option<Unread>> {
         let gradient = match self.mesh.is_last() {
             true => None,
             false => Some(self.receive(self.mesh.pipeline.rank() + 1, pass.tokens())?),
@@ -141,20 +143,28 @@ impl Stage<'_> {
         let pipeline = &*self.mesh.pipeline;
         let batch = self.decoder.batch(sequences)?;
         let mut x = match self.mesh.is_first() {
-            true => self.decoder.embed(&batch)?.detach(),
+            true => unrecorded(self.decoder, || self.decoder.embed(&batch))?,
             false => self.receive(pipeline.rank() - 1, targets.len())?,
         };
         for index in self.decoder.layers() {
-            x = self.decoder.layer(index, &x, &batch)?.detach();
+            x = unrecorded(self.decoder, || self.decoder.layer(index, &x, &batch))?;
         }
         let mut log_probs = vec![0.0; targets.len()];
         match self.mesh.is_last() {
-            true => log_probs = self.decoder.token_log_probs(&self.decoder.last_norm(&x)?, targets)?,
+            true => {
+                let last = unrecorded(self.decoder, || self.decoder.last_norm(&x))?;
+                log_probs = self.decoder.token_log_probs(&last, targets)?;
+            }
             false => pipeline.send(pipeline.rank() + 1, &values(&x)?).map_err(failed)?,
         }
         pipeline.broadcast(pipeline.size() - 1, &mut log_probs).map_err(failed)?;
         Ok(log_probs)
     }
+}
+
+/// What nobody goes back through.
+fn unrecorded(decoder: &Decoder, run: impl FnOnce() -> Result<Tensor>) -> Result<Tensor> {
+    Ok(record(decoder.device(), run)?.0.detach())
 }
 
 fn failed(error: CommError) -> Error {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
+use safelmm_model::device::DeviceName;
 use serde_json::json;
 
 use crate::backward::Batch;
@@ -14,7 +15,7 @@ use crate::data::{DataError, Sources};
 use crate::dataset::{Cursor, Dataset, DatasetError, Order, Passage};
 use crate::evaluate::{bits_per_byte, nats_by};
 use crate::framing::frame;
-use crate::machine::short_of_memory;
+use crate::machine::{Share, parameters, short_of_memory};
 use crate::mesh::Mesh;
 use crate::origin::{OriginError, Start};
 use crate::parameters::Parameters;
@@ -101,7 +102,8 @@ pub fn pretrain(
 /// to lie there. A new run begins with the weights of the checkpoint folder `init` where one is given, else with fresh
 /// ones; a run that goes on must be given the same. `stop` asks for a checkpoint and an end after the current step.
 ///
-/// Every worker of `world` calls it alike, all of them with the same files before them.
+/// Every worker of `world` calls it alike, all of them with the same files before them, and with a silent report but for the
+/// first.
 ///
 /// # Errors
 /// Says what is wrong and what to do.
@@ -114,25 +116,32 @@ pub fn pretrain_with(
     stop: &AtomicBool,
     report: &mut Report,
 ) -> Result<Outcome, PretrainError> {
-    if let Some((needed, available)) = short_of_memory(config, world.size()) {
+    let (decoder, train) = (config.decoder(), &config.train);
+    if world.size() > 1 && train.device != DeviceName::Cpu {
+        return Err(TrainError::Workers { device: train.device, workers: world.size() }.into());
+    }
+    let device = train.device.open().map_err(TrainError::from)?;
+    let share = Share::new(train, &config.parallel, world.size());
+    if let Some((needed, available)) = short_of_memory(&decoder, train, parameters(&decoder), share, &device) {
         let gigabytes = |bytes: u64| bytes as f64 / 1e9;
         let (needed, available) = (gigabytes(needed), gigabytes(available));
         return Err(TrainError::Memory { needed, available }.into());
     }
-    let mesh = Mesh::new(world, &config.parallel, &config.train, &config.decoder()).map_err(TrainError::from)?;
-    let mut silent = Report::silent();
-    let report = if mesh.is_root() { report } else { &mut silent };
+    let mesh = Mesh::new(world, &config.parallel, train, &decoder).map_err(TrainError::from)?;
+    let begin = |report: &mut Report| begin(&mesh, config, &device, data, run, init, stop, report);
     if mesh.world.size() > 1 && mesh.world.in_process() {
         // Threads that wait for each other would take the pool's.
-        return begin(&mesh, config, data, run, init, stop, report);
+        return begin(report);
     }
     // Inside candle's own thread pool, so that its operations and ours share one set of threads.
-    Device::Cpu.with_context(|| begin(&mesh, config, data, run, init, stop, report))
+    Device::Cpu.with_context(|| begin(report))
 }
 
+#[allow(clippy::too_many_arguments, reason = "the arguments of a run, and what was made of them")]
 fn begin(
     mesh: &Mesh,
     config: &RunConfig,
+    device: &Device,
     data: &Path,
     run: &Path,
     init: Option<&Path>,
@@ -153,9 +162,11 @@ fn begin(
     let (training, heldout) =
         (Dataset::read(&data.join("train.safetensors"))?, Dataset::read(&data.join("heldout.safetensors"))?);
     let part = mesh.part(mesh.model.rank(), config.model.layers);
-    let (parameters, decoder) =
-        Parameters::initialise_part(&config.decoder(), &part, config.model.initialisation, config.seed)
-            .map_err(|source| TrainError::Step { step: 0, source })?;
+    let failed = |source| TrainError::Step { step: 0, source };
+    let how = config.model.initialisation;
+    let (parameters, mut decoder) =
+        Parameters::initialise_part(&config.decoder(), &part, how, config.seed, device).map_err(failed)?;
+    decoder.set_precision(config.train.precision).map_err(failed)?;
     let start = init.map(|folder| Start::read(folder, &config.decoder(), data)).transpose()?;
     let roots = Roots { data: data_hash, origin: start.as_ref().map(|start| start.origin.clone()) };
     report.line(&format!(

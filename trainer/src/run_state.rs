@@ -452,7 +452,11 @@ pub fn load(
     let mut optimizer = AdamW::new(&buckets, mesh);
     for ((name, var), place) in parameters.iter().zip(buckets.places()) {
         let own = |tensor: &Tensor| parameters.own(name, tensor).ok().filter(|own| own.shape() == var.shape());
-        model.get(name).and_then(own).and_then(|t| var.set(&t).ok()).ok_or_else(|| lack(name, MODEL))?;
+        model
+            .get(name)
+            .and_then(own)
+            .and_then(|t| var.set(&t.to_device(var.device()).ok()?).ok())
+            .ok_or_else(|| lack(name, MODEL))?;
         let moment = |kind: &str| -> Result<Vec<f32>, StateError> {
             let key = format!("{name}.{kind}");
             let tensor = moments.get(&key).and_then(own);
@@ -469,10 +473,14 @@ pub fn checkpoint(run: &Path, step: usize) -> PathBuf {
     run.join(folder_name(step))
 }
 
-/// The first section in which two configurations differ; the run's name may, and how it lies on processes.
+/// The first section in which two configurations differ; the run's name may, how it lies on processes, and its device.
 fn difference(saved: &Value, given: &Value) -> Option<String> {
     // Both as they come out of a file, since reading a number may round it.
-    let given: Value = serde_json::from_str(&given.to_string()).unwrap_or_default();
+    let mut given: Value = serde_json::from_str(&given.to_string()).unwrap_or_default();
+    let mut saved = saved.clone();
+    for config in [&mut saved, &mut given] {
+        config.get_mut("train").and_then(Value::as_object_mut).map(|train| train.remove("device"));
+    }
     let empty = serde_json::Map::new();
     let (saved, given) = (saved.as_object().unwrap_or(&empty), given.as_object().unwrap_or(&empty));
     let keys = given.keys().chain(saved.keys()).filter(|key| !["name", "parallel"].contains(&&key[..]));
@@ -499,6 +507,15 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
+
+    #[test]
+    fn a_run_may_change_its_device_and_not_its_precision() {
+        let on = |device: &str, precision: &str| serde_json::json!({"name": "a", "train": {"steps": 2, "device": device, "precision": precision}});
+        assert_eq!(difference(&on("cuda", "f32"), &on("cpu", "f32")), None);
+        let without = serde_json::json!({"train": {"steps": 2, "precision": "bf16"}});
+        assert_eq!(difference(&without, &on("cuda:1", "bf16")), None);
+        assert_eq!(difference(&on("cuda", "bf16"), &on("cuda", "f32")).as_deref(), Some("train"));
+    }
 
     #[test]
     fn a_checkpoint_is_whole_until_it_is_gone() {

@@ -41,7 +41,8 @@ impl Snapshot {
         mesh: &Mesh,
     ) -> Result<Option<Snapshot>, GradientError> {
         let whole = |kept: &Buffers| whole(kept, buckets, mesh);
-        let (first, second) = (whole(&optimizer.moments().first)?, whole(&optimizer.moments().second)?);
+        let moments = optimizer.moments(buckets.places())?;
+        let (first, second) = (whole(&moments.first)?, whole(&moments.second)?);
         if mesh.data.rank() > 0 {
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! What the layers are like: the activations and gradients that tell of trouble before the loss does.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::buckets::{Buckets, Part};
@@ -25,7 +25,7 @@ impl Activations {
     /// # Errors
     /// Those of candle.
     pub fn of(x: &Tensor, attention_logit: f32) -> Result<Activations> {
-        let values: Vec<f32> = x.detach().flatten_all()?.to_vec1()?;
+        let values: Vec<f32> = x.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let squares: f64 = values.iter().map(|v| f64::from(*v) * f64::from(*v)).sum();
         Ok(Activations {
             rms: (squares / values.len().max(1) as f64).sqrt(),

@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use safelmm_benches::median;
+use safelmm_model::device::DeviceName;
 use safelmm_model::{Checkpoint, Generation, GenerationRequest, Rating, SamplingParams, Work, step};
 
 // The server's allocator.
@@ -20,6 +21,9 @@ struct Args {
     /// A Python with torch and transformers; without one, our own figures alone are printed
     #[arg(long)]
     python: Option<PathBuf>,
+    /// cpu, cuda, cuda:N or metal; on a GPU the folder `demo/checkpoint` is opened
+    #[arg(long, default_value_t)]
+    device: DeviceName,
     /// Tokens of each sequence
     #[arg(long, default_value_t = 128)]
     tokens: usize,
@@ -30,9 +34,12 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let checkpoint = safelmm_server::demo::open()?;
+    let checkpoint = match args.device {
+        DeviceName::Cpu => safelmm_server::demo::open()?,
+        device => Checkpoint::open_on(&demo(), &device.open()?)?,
+    };
     let threads = candle_core::utils::get_num_threads();
-    println!("{} tokens a sequence, {threads} threads, median of {}", args.tokens, args.rounds);
+    println!("{} tokens a sequence, {}, {threads} threads, median of {}", args.tokens, args.device, args.rounds);
     println!("{:>5} {:>14} {:>20} {:>7}", "batch", "ours, tokens/s", "transformers f32", "ratio");
     for batch in [1, 4, 8] {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -50,6 +57,11 @@ fn main() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The folder that is embedded as the demo.
+fn demo() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/checkpoint")
 }
 
 /// Tokens per second over all sequences of a batch.
@@ -78,7 +90,7 @@ fn transformers(python: &Path, batch: usize, tokens: usize, threads: usize) -> R
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let output = Command::new(python)
         .arg(root.join("peers/transformers_decode.py"))
-        .arg(root.join("../demo/checkpoint"))
+        .arg(demo())
         .args([batch, tokens, threads].map(|n| n.to_string()))
         .output()
         .with_context(|| format!("{} cannot be run", python.display()))?;

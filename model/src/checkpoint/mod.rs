@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use candle_core::Device;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -23,7 +24,7 @@ use crate::decoder::Decoder;
 use crate::tokenizer::{Tokenizer, TokenizerParts};
 pub use error::{CheckpointError, File};
 pub use prepare::Prepare;
-use prepare::{AsTheyAre, Merging, Prepared};
+use prepare::{AsTheyAre, Merging, OnDevice, Prepared};
 pub use quantize::Quantize;
 use source::Source;
 use weights::Weights;
@@ -102,6 +103,19 @@ impl Checkpoint {
         let checkpoint = open(&source, name, opening.quantize, &mut merging)?;
         merging.0.finish()?;
         Ok(checkpoint)
+    }
+
+    /// As [`open`](Self::open), with the decoder on a device, in f32. What looks at its parameters on the host, such as
+    /// [`fingerprint`](Self::fingerprint), is refused there; on the CPU a row has the same bits in any company, on a GPU to
+    /// rounding.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and no memory on the device.
+    pub fn open_on(folder: &Path, device: &Device) -> Result<Checkpoint, CheckpointError> {
+        check_folder(folder)?;
+        let name = folder.canonicalize().ok().and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+        let mut prepare = OnDevice(device.clone());
+        open(&Source::Folder(folder), name.as_deref().unwrap_or("model"), Quantize::None, &mut prepare)
     }
 
     /// Opens the files of a checkpoint that are part of the program, as pairs of file name and contents.

@@ -1,6 +1,6 @@
 //! What is done to the weights of a folder on their way into a decoder.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use super::Quantize;
 use super::error::CheckpointError;
@@ -24,6 +24,11 @@ pub trait Prepare {
         false
     }
 
+    /// Where the decoder shall lie: on another device than the CPU its matrices are not packed.
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
     /// What is trained beside the weight [out, in] of this linear layer.
     ///
     /// # Errors
@@ -43,6 +48,20 @@ impl Prepare for AsTheyAre {
 
     fn leaves(&self, _: &str) -> bool {
         true
+    }
+}
+
+/// Brings everything to a device.
+pub(super) struct OnDevice(pub Device);
+
+impl Prepare for OnDevice {
+    fn parameter(&mut self, name: &str, tensor: Tensor) -> Result<Tensor, CheckpointError> {
+        let failed = |source| CheckpointError::Prepared { tensor: name.to_owned(), source: Box::new(source) };
+        tensor.to_device(&self.0).map_err(failed)
+    }
+
+    fn device(&self) -> Device {
+        self.0.clone()
     }
 }
 
@@ -81,6 +100,9 @@ impl ParameterSource for Prepared<'_, '_> {
             return self.weights.quantized(name, shape, format).map(Weight::Quantized);
         }
         let tensor = self.get(name, &shape)?;
+        if !self.prepare.device().is_cpu() {
+            return Ok(Weight::Tensor(tensor));
+        }
         let failed = |source| self.weights.place(name).failed(source);
         match (self.packed, format) {
             (None, _) => Ok(Weight::Tensor(tensor)),

@@ -7,12 +7,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use crate::config::Config;
 use crate::kernels::{KeyValueBlock, PANEL, TokenAttention};
-use crate::ops::with_slice;
+use crate::ops::{Span, Spans, attention, with_slice};
 
 /// Tokens of a block.
 pub const BLOCK_TOKENS: usize = PANEL;
@@ -170,12 +170,15 @@ pub struct KvCache {
     blocks: Vec<Arc<KvBlock>>,
     len: usize,
     reservation: Reservation,
+    /// On another device than the CPU: keys and values of each layer, [capacity, kv_heads, head_dim]. They are the
+    /// sequence's own, and the reservation bounds them alone.
+    on_device: Vec<(Tensor, Tensor)>,
 }
 
 impl KvCache {
     /// A sequence that begins with finished blocks of another one, and has room in its reservation for what comes.
     pub fn new(reservation: Reservation, beginning: Vec<Arc<KvBlock>>) -> Self {
-        KvCache { len: beginning.len() * BLOCK_TOKENS, blocks: beginning, reservation }
+        KvCache { len: beginning.len() * BLOCK_TOKENS, blocks: beginning, reservation, on_device: Vec::new() }
     }
 
     /// A sequence with room for `tokens` tokens outside any budget.
@@ -203,7 +206,7 @@ impl KvCache {
 
     /// The blocks that are full and never change again.
     pub fn full_blocks(&self) -> &[Arc<KvBlock>] {
-        &self.blocks[..self.len / BLOCK_TOKENS]
+        &self.blocks[..(self.len / BLOCK_TOKENS).min(self.blocks.len())]
     }
 
     /// Forgets what lies behind the first `len` tokens. The memory stays with the sequence.
@@ -212,10 +215,16 @@ impl KvCache {
     }
 
     /// Makes room for new tokens. They count once [`advance`](Self::advance) is called, after the last layer.
-    pub(super) fn prepare(&mut self, tokens: usize) -> Result<()> {
+    pub(super) fn prepare(&mut self, tokens: usize, device: &Device) -> Result<()> {
         let (len, capacity) = (self.len, self.capacity());
         if len + tokens > capacity {
             candle_core::bail!("the cache holds {len} of {capacity} tokens: no room for {tokens} more");
+        }
+        if !device.is_cpu() {
+            if !self.blocks.is_empty() {
+                candle_core::bail!("the past lies in blocks on the CPU, and the decoder on a GPU");
+            }
+            return Ok(());
         }
         while self.blocks.len() * BLOCK_TOKENS < self.len + tokens {
             self.blocks.push(Arc::new(self.reservation.block()?));
@@ -225,6 +234,21 @@ impl KvCache {
 
     pub(super) fn advance(&mut self, tokens: usize) {
         self.len += tokens;
+    }
+
+    /// Adds keys and values of new tokens, [tokens, kv_heads, head_dim] each, for one layer on a device; returns those of
+    /// the whole sequence.
+    fn extend(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (tokens, kv_heads, head_dim) = k.dims3()?;
+        while self.on_device.len() <= layer {
+            let room = || Tensor::zeros((self.capacity(), kv_heads, head_dim), k.dtype(), k.device());
+            self.on_device.push((room()?, room()?));
+        }
+        let (keys, values) = &self.on_device[layer];
+        keys.slice_set(&k.contiguous()?, 0, self.len)?;
+        values.slice_set(&v.contiguous()?, 0, self.len)?;
+        let len = self.len + tokens;
+        Ok((keys.narrow(0, 0, len)?, values.narrow(0, 0, len)?))
     }
 
     /// Writes keys and values of new tokens, [tokens, kv_heads, head_dim] each, for one layer.
@@ -257,6 +281,9 @@ pub(super) fn attend(
     window: Option<usize>,
 ) -> Result<Tensor> {
     const OP: &str = "cached-attention";
+    if !q.device().is_cpu() {
+        return attend_on_device(sequences, layer, q, k, v, window);
+    }
     let ((rows, heads, d), (_, kv_heads, _)) = (q.dims3()?, k.dims3()?);
     with_slice(OP, k, |k| {
         with_slice(OP, v, |v| {
@@ -311,6 +338,26 @@ pub(super) fn attend(
     Tensor::from_vec(out, (rows, heads, d), q.device())
 }
 
+/// [`attend`], one sequence after another, on another device than the CPU.
+fn attend_on_device(
+    sequences: &mut [(&mut KvCache, usize)],
+    layer: usize,
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    window: Option<usize>,
+) -> Result<Tensor> {
+    let (mut row, mut outputs) = (0, Vec::with_capacity(sequences.len()));
+    for (cache, tokens) in sequences {
+        let own = |x: &Tensor| x.narrow(0, row, *tokens);
+        let (keys, values) = cache.extend(layer, &own(k)?, &own(v)?)?;
+        let span = Span { queries: 0..*tokens, keys: 0..keys.dim(0)? };
+        outputs.push(attention(&own(q)?, &keys, &values, &Spans::from(vec![span]), window)?);
+        row += *tokens;
+    }
+    Tensor::cat(&outputs, 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,11 +389,11 @@ mod tests {
     fn a_shared_block_is_never_written() {
         let pool = KvPool::new(&config(), 4);
         let mut cache = KvCache::new(pool.reserve(2).unwrap(), Vec::new());
-        cache.prepare(1).unwrap();
+        cache.prepare(1, &Device::Cpu).unwrap();
         let shared = Arc::clone(&cache.blocks[0]);
         assert!(cache.write(0, &[1.0; 4], &[1.0; 4]).is_err());
         drop(shared);
         assert!(cache.write(0, &[1.0; 4], &[1.0; 4]).is_ok());
-        assert!(cache.prepare(65).is_err(), "two blocks hold 64 tokens");
+        assert!(cache.prepare(65, &Device::Cpu).is_err(), "two blocks hold 64 tokens");
     }
 }

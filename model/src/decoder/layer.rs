@@ -9,7 +9,8 @@ use super::linear::{Linear, Parameter, Weight, forward_all};
 use super::{ParameterSource, Part, Result};
 use crate::config::{Config, QkNorm};
 use crate::ops::{
-    Rotation, Span, TensorGroup, attention, from_divided, largest_attention_logit, rms_norm, rope, swiglu, to_divided,
+    Rotation, Spans, TensorGroup, add, attention, from_divided, largest_attention_logit, norm_rope, reshape, rms_norm,
+    rope, swiglu, to_divided,
 };
 
 /// The parameters of one layer.
@@ -36,7 +37,7 @@ pub(super) struct Context<'a> {
     pub config: &'a Config,
     pub rotation: &'a Rotation,
     /// Sequences inside the packed rows.
-    pub spans: &'a [Span],
+    pub spans: &'a Spans,
 }
 
 /// The sequences' pasts, with the number of new tokens of each; none where every sequence is whole.
@@ -150,11 +151,11 @@ impl Layer {
     ) -> Result<(Tensor, Tensor)> {
         let eps = context.config.rms_norm_eps;
         if context.config.post_norm() {
-            let x = (x + rms_norm(&self.attention(x, index, context, pasts)?, &self.attention_norm, eps)?)?;
+            let x = add(x, &rms_norm(&self.attention(x, index, context, pasts)?, &self.attention_norm, eps)?)?;
             Ok((x.clone(), x))
         } else {
             let h = rms_norm(x, &self.attention_norm, eps)?;
-            let x = (x + self.attention(&h, index, context, pasts)?)?;
+            let x = add(x, &self.attention(&h, index, context, pasts)?)?;
             let h = rms_norm(&x, &self.mlp_norm, eps)?;
             Ok((x, h))
         }
@@ -165,8 +166,8 @@ impl Layer {
         let [gate, up] = forward_all([&self.gate, &self.up], &self.divide(input)?)?;
         let out = self.join(&self.down, &swiglu(&gate, &up)?)?;
         match config.post_norm() {
-            true => x + rms_norm(&out, &self.mlp_norm, config.rms_norm_eps)?,
-            false => x + out,
+            true => add(x, &rms_norm(&out, &self.mlp_norm, config.rms_norm_eps)?),
+            false => add(x, &out),
         }
     }
 
@@ -194,9 +195,9 @@ impl Layer {
     /// Projections normed and rotated: [rows, heads · d] and [rows, kv · d] → [rows, heads, d] and [rows, kv, d].
     fn rotated(&self, q: Tensor, k: Tensor, context: &Context<'_>) -> Result<(Tensor, Tensor)> {
         let (heads, kv_heads) = self.heads;
-        let q = self.normed(q, self.q_norm.as_ref(), heads, context.config)?;
-        let k = self.normed(k, self.k_norm.as_ref(), kv_heads, context.config)?;
-        Ok((rope(&q, context.rotation)?, rope(&k, context.rotation)?))
+        let q = self.placed(&q, self.q_norm.as_ref(), heads, context)?;
+        let k = self.placed(&k, self.k_norm.as_ref(), kv_heads, context)?;
+        Ok((q, k))
     }
 
     fn attention(&self, x: &Tensor, index: usize, context: &Context<'_>, pasts: Pasts<'_, '_>) -> Result<Tensor> {
@@ -204,26 +205,25 @@ impl Layer {
         let rows = x.dim(0)?;
         let [q, k, v] = forward_all([&self.q, &self.k, &self.v], &self.divide(x)?)?;
         let (q, k) = self.rotated(q, k, context)?;
-        let v = v.reshape((rows, kv_heads, d))?; // [rows, kv, d]
+        let v = reshape(&v, (rows, kv_heads, d))?; // [rows, kv, d]
         let window = context.config.windows[index];
         let out = match pasts {
             Some(pasts) => cache::attend(pasts, index, &q, &k, &v, window)?,
             None => attention(&q, &k, &v, context.spans, window)?,
         };
-        self.join(&self.o, &out.reshape((rows, heads * d))?)
+        self.join(&self.o, &reshape(&out, (rows, heads * d))?)
     }
 
-    /// Normalises a projection as the family does and splits it into heads: [rows, heads · d] → [rows, heads, d].
-    fn normed(&self, x: Tensor, weight: Option<&Tensor>, heads: usize, config: &Config) -> Result<Tensor> {
-        let split = |x: Tensor| {
-            let rows = x.dim(0)?;
-            x.reshape((rows, heads, config.head_dim))
-        };
+    /// Normalises a projection as the family does, splits it into heads and rotates them: [rows, heads · d] → [rows,
+    /// heads, d].
+    fn placed(&self, x: &Tensor, weight: Option<&Tensor>, heads: usize, context: &Context<'_>) -> Result<Tensor> {
+        let (config, eps) = (context.config, context.config.rms_norm_eps);
+        let split = |x: &Tensor| reshape(x, (x.dim(0)?, heads, config.head_dim));
         match (config.qk_norm, weight) {
             // Each worker norms its own heads with the same weight.
-            (QkNorm::PerHead, Some(weight)) => rms_norm(&split(x)?, &self.divide(weight)?, config.rms_norm_eps),
-            (_, Some(weight)) => split(rms_norm(&x, weight, config.rms_norm_eps)?),
-            (_, None) => split(x),
+            (QkNorm::PerHead, Some(weight)) => norm_rope(&split(x)?, &self.divide(weight)?, eps, context.rotation),
+            (_, Some(weight)) => rope(&split(&rms_norm(x, weight, eps)?)?, context.rotation),
+            (_, None) => rope(&split(x)?, context.rotation),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Weight matrices: as tensors for training, packed for inference.
 
-use candle_core::{Error, Tensor, bail};
+use candle_core::{DType, Device, Error, Tensor, bail};
 
 use super::Result;
 use crate::kernels::{PackedMatrix, Pool, Product, QuantizedMatrix, QuantizedRows, products};
-use crate::ops::{frozen_linear, with_slice};
+use crate::ops::{add, add_bias, embedding, linear, scaled, with_slice};
 
 /// A matrix of parameters, [out, in].
 pub enum Weight {
@@ -34,8 +34,7 @@ impl Weight {
     /// x · Wᵀ: [rows, in] → [rows, out].
     pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Weight::Tensor(weight) if weight.track_op() => x.matmul(&weight.t()?),
-            Weight::Tensor(weight) => frozen_linear(x, weight),
+            Weight::Tensor(weight) => linear(x, weight),
             Weight::Packed(weight) => {
                 let (rows, width) = x.dims2()?;
                 if width != weight.width() {
@@ -51,17 +50,17 @@ impl Weight {
         }
     }
 
-    /// Rows of the matrix: [rows, in].
-    pub(super) fn rows(&self, rows: &Tensor) -> Result<Tensor> {
+    /// Rows of the matrix, of a tensor in the type of activations: [ids, in].
+    pub(super) fn rows(&self, ids: &[u32], dtype: DType) -> Result<Tensor> {
         if let Weight::Tensor(weight) = self {
-            return weight.index_select(rows, 0);
+            return embedding(weight, ids, dtype);
         }
-        let (ids, width) = (rows.to_vec1::<u32>()?, self.shape()?.1);
+        let width = self.shape()?.1;
         let mut x = vec![0.0; ids.len() * width];
         for (id, row) in ids.iter().zip(x.chunks_exact_mut(width.max(1))) {
             self.copy_row(*id as usize, row);
         }
-        Tensor::from_vec(x, (ids.len(), width), rows.device())
+        Tensor::from_vec(x, (ids.len(), width), &Device::Cpu)
     }
 
     /// Copies one row of a packed matrix; nothing of a tensor.
@@ -145,7 +144,7 @@ impl Linear {
     fn with_low_rank(&self, y: Tensor, x: &Tensor) -> Result<Tensor> {
         match &self.low_rank {
             // [rows, in] → [rows, rank] → [rows, out]
-            Some(LowRank { a, b, scale }) => y + (x.matmul(&a.t()?)?.matmul(&b.t()?)? * *scale)?,
+            Some(LowRank { a, b, scale }) => add(&y, &scaled(&linear(&linear(x, a)?, b)?, *scale)?),
             None => Ok(y),
         }
     }
@@ -153,7 +152,7 @@ impl Linear {
     /// Adds the bias to a product.
     pub fn add_bias(&self, y: Tensor) -> Result<Tensor> {
         match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
+            Some(bias) => add_bias(&y, bias),
             None => Ok(y),
         }
     }

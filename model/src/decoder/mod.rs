@@ -13,6 +13,7 @@ mod positions;
 mod stages;
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use candle_core::{Device, Tensor};
 
@@ -23,8 +24,9 @@ pub use part::{Part, PartError, Slice};
 pub use stages::Batch;
 
 use crate::config::Config;
+use crate::device::Precision;
 use crate::kernels::log_sum_exp;
-use crate::ops::{IGNORE, token_log_probs};
+use crate::ops::{Angles, IGNORE, token_log_probs};
 
 type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
 
@@ -84,6 +86,8 @@ pub struct Decoder {
     layers: Vec<Layer>,
     norm: Option<Tensor>, // [hidden]
     head: Option<Weight>, // [vocab, hidden]; none when tied
+    precision: Precision,
+    angles: OnceLock<Angles>, // of all positions, on another device than the CPU
 }
 
 impl Decoder {
@@ -114,7 +118,20 @@ impl Decoder {
         let head = if has_head { Some(source.matrix("lm_head.weight", shape)?) } else { None };
         let any = norm.as_ref().or(layers.first().map(Layer::any));
         let device = any.map_or(Device::Cpu, |tensor| tensor.device().clone());
-        Ok(Decoder { config, device, embedding, first: part.layers.start, layers, norm, head })
+        let (first, precision, angles) = (part.layers.start, Precision::F32, OnceLock::new());
+        Ok(Decoder { config, device, embedding, first, layers, norm, head, precision, angles })
+    }
+
+    /// Takes matrix products and activations in another precision from now on.
+    ///
+    /// # Errors
+    /// bf16 on the CPU, which has no kernels for it.
+    pub fn set_precision(&mut self, precision: Precision) -> Result<()> {
+        if precision == Precision::Bf16 && self.device.is_cpu() {
+            candle_core::bail!("bf16 is computed with on a GPU alone: expected f32 on the CPU");
+        }
+        self.precision = precision;
+        Ok(())
     }
 
     /// Packs the weights for inference: products are faster, a row has the same bits in any company, and gradients are
@@ -191,7 +208,7 @@ impl Decoder {
     /// What [`run`](Self::run) gives, of sequences that go on from their pasts.
     fn attended_cached(&self, segments: &mut [Segment<'_>]) -> Result<(&Layer, Tensor, Tensor)> {
         for segment in segments.iter_mut() {
-            segment.cache.prepare(segment.tokens.len())?;
+            segment.cache.prepare(segment.tokens.len(), &self.device)?;
         }
         let tokens: Vec<&[u32]> = segments.iter().map(|s| s.tokens).collect();
         let lengths: Vec<_> = segments.iter().map(|s| (s.cache.len(), s.tokens.len(), s.total)).collect();

@@ -21,7 +21,12 @@ pub fn rotation(rope: &Rope, head_dim: usize, sequences: &[(usize, usize, usize)
             }
         }
     }
-    Rotation { cos: cos.into(), sin: sin.into(), half }
+    Rotation::new(cos.into(), sin.into(), half)
+}
+
+/// Whether angles depend on the length of the sequence beside the position.
+pub fn looks_at_length(rope: &Rope) -> bool {
+    matches!(rope.scaling, RopeScaling::Dynamic { .. } | RopeScaling::LongRope { .. })
 }
 
 fn attention_factor(scaling: &RopeScaling) -> f32 {

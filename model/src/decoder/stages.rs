@@ -6,12 +6,12 @@ use candle_core::Tensor;
 
 use super::layer::{Context, Layer};
 use super::{Decoder, Result, positions};
-use crate::ops::{Rotation, Span, rms_norm};
+use crate::ops::{Angles, Rotation, Span, Spans, rms_norm};
 
 /// Packed sequences, as every stage needs them.
 pub struct Batch {
-    tokens: Tensor, // [rows]
-    spans: Vec<Span>,
+    tokens: Vec<u32>, // [rows]
+    spans: Spans,
     rotation: Rotation,
 }
 
@@ -35,8 +35,32 @@ impl Decoder {
             spans.push(Span { queries: span.clone(), keys: span });
             rows += tokens.len();
         }
-        let rotation = positions::rotation(&self.config.rope, self.config.head_dim, lengths);
-        Ok(Batch { tokens: Tensor::from_vec(sequences.concat(), rows, self.device())?, spans, rotation })
+        let within = lengths.iter().all(|(first, tokens, _)| first + tokens <= self.config.max_position_embeddings);
+        let rotation = match self.angles()? {
+            Some(angles) if within => {
+                let places: Vec<u32> =
+                    lengths.iter().flat_map(|(first, tokens, _)| *first as u32..(first + tokens) as u32).collect();
+                let places = Tensor::from_vec(places, rows, self.device())?;
+                Rotation::on_device(Angles { places, ..angles.clone() }, self.config.head_dim / 2)
+            }
+            _ => positions::rotation(&self.config.rope, self.config.head_dim, lengths),
+        };
+        Ok(Batch { tokens: sequences.concat(), spans: spans.into(), rotation })
+    }
+
+    /// On another device than the CPU: the angles of all positions, made once, where they do not depend on the length of
+    /// a sequence.
+    fn angles(&self) -> Result<Option<&Angles>> {
+        let (rope, context) = (&self.config.rope, self.config.max_position_embeddings);
+        if self.device().is_cpu() || positions::looks_at_length(rope) {
+            return Ok(None);
+        }
+        if let Some(angles) = self.angles.get() {
+            return Ok(Some(angles));
+        }
+        let table = positions::rotation(rope, self.config.head_dim, &[(0, context, context)]);
+        let angles = table.on(self.device())?;
+        Ok(Some(self.angles.get_or_init(|| angles)))
     }
 
     pub(super) fn context<'a>(&'a self, batch: &'a Batch) -> Context<'a> {
@@ -49,7 +73,7 @@ impl Decoder {
     /// Those of candle, or a part without the embedding.
     pub fn embed(&self, batch: &Batch) -> Result<Tensor> {
         match &self.embedding {
-            Some(embedding) => embedding.rows(&batch.tokens),
+            Some(embedding) => embedding.rows(&batch.tokens, self.precision.dtype()),
             None => candle_core::bail!("this part of the decoder has no embedding"),
         }
     }

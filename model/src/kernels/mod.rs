@@ -1,9 +1,11 @@
 //! CPU kernels: loops over contiguous `f32` rows, compiled for several instruction sets and chosen at run time,
 //! packed products for inference with weights in f32 or quantised, the threads that share them out, and a bounds-checked
-//! door to the `gemm` crate.
+//! door to the `gemm` crate. `cuda/` holds those of NVIDIA's GPUs.
 //!
 //! Every function here is deterministic: sums are taken in one fixed order, whatever the number of threads.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod matrix;
 mod panels;
 mod pool;

@@ -5,20 +5,25 @@
 
 use std::ops::Range;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, DType, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::reference;
 use super::storage::{slice, with_slice};
-use super::types::Span;
+use super::tape::composed;
+use super::types::{Span, Spans};
 use crate::kernels::{Matrix, MatrixMut, Threads, dot, matmul, softmax_row, softmax_row_grad};
 
 /// Causal attention. `q`: [rows, heads, d]; `k`, `v`: [key rows, kv_heads, d] with heads a multiple of kv_heads.
 /// Returns [rows, heads, d]. Scores are scaled by 1/√d. With a `window`, a query sees the last `window` positions
 /// alone, its own included (Mistral's sliding window).
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], window: Option<usize>) -> Result<Tensor> {
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &Spans, window: Option<usize>) -> Result<Tensor> {
     if !q.device().is_cpu() {
-        return reference::attention(q, k, v, spans, window);
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::attention(q, k, v, spans, window)? {
+            return Ok(y);
+        }
+        return composed([q, k, v], |[q, k, v]| reference::attention(q, k, v, spans, window));
     }
     let op = Attention { spans: spans.to_vec(), window };
     q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
@@ -27,6 +32,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, spans: &[Span], window: Opt
 /// The largest score, q · k / √d, that any query has with a key that it sees: what grows before training diverges
 /// (Dehghani et al. 2023, section 3.2; Wortsman et al. 2023). Shapes as in [`attention`]; no gradient.
 pub fn largest_attention_logit(q: &Tensor, k: &Tensor, spans: &[Span], window: Option<usize>) -> Result<f32> {
+    // Seldom asked for: the host works it out for every device.
+    let here = |x: &Tensor| x.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu);
+    let (q, k) = (&here(q)?, &here(k)?);
     let op = Attention { spans: spans.to_vec(), window };
     let dims = op.dims(q.shape(), k.shape(), k.shape())?;
     with_slice(NAME, q, |q| {

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::reference;
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::types::{CrossEntropy, IGNORE};
 use crate::kernels::{Matrix, MatrixMut, Threads, matmul, target_log_prob};
 
@@ -26,7 +27,18 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
         candle_core::bail!("{NAME}: every target is ignored, so the mean is not defined");
     }
     if !hidden.device().is_cpu() {
-        return reference::cross_entropy(hidden, weight, targets, z_weight);
+        #[cfg(feature = "cuda")]
+        if let Some(loss) = super::cuda::cross_entropy(hidden, weight, targets, z_weight)? {
+            return Ok(loss);
+        }
+        let mut found = None;
+        let loss = composed([hidden, weight], |[hidden, weight]| {
+            let CrossEntropy { loss, parts, .. } = reference::cross_entropy(hidden, weight, targets, z_weight)?;
+            found = Some(parts);
+            Ok(loss)
+        })?;
+        let Some(parts) = found else { candle_core::bail!("{NAME}: the loss was not computed") };
+        return Ok(CrossEntropy { loss, parts, targets: counted });
     }
     let saved = Arc::new(Mutex::new(Saved::default()));
     let frozen = !weight.track_op();
@@ -36,13 +48,17 @@ pub fn cross_entropy(hidden: &Tensor, weight: &Tensor, targets: &[u32], z_weight
         let saved = saved.lock().unwrap_or_else(PoisonError::into_inner);
         (saved.nll, saved.z_loss)
     };
-    Ok(CrossEntropy { loss, nll, z_loss, targets: counted })
+    Ok(CrossEntropy { loss, parts: Tensor::new(&[nll, z_loss], &Device::Cpu)?, targets: counted })
 }
 
 /// Natural log-probability of each row's target, 0 for [`IGNORE`]; no gradients. Shapes as in [`cross_entropy`].
 pub fn token_log_probs(hidden: &Tensor, weight: &Tensor, targets: &[u32]) -> Result<Vec<f32>> {
     check_targets(hidden, weight, targets)?;
     if !hidden.device().is_cpu() {
+        #[cfg(feature = "cuda")]
+        if let Some(log_probs) = super::cuda::token_log_probs(hidden, weight, targets)? {
+            return Ok(log_probs);
+        }
         return reference::token_log_probs(hidden, weight, targets);
     }
     let (vocab, dim) = weight.dims2()?;

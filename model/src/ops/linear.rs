@@ -1,15 +1,33 @@
-//! The product with a weight that is not trained.
+//! Products with weights.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+use super::reference;
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use crate::kernels::{Matrix, MatrixMut, Threads, matmul};
+
+/// `x · weightᵀ`: [rows, in], [out, in] → [rows, out], in the type of `x`. Gradients reach `x`, and the weight where it
+/// is trained.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return if weight.track_op() { x.matmul(&weight.t()?) } else { frozen_linear(x, weight) };
+    }
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::linear(x, weight)? {
+        return Ok(y);
+    }
+    composed([x, weight], |[x, weight]| reference::linear(x, weight))
+}
 
 /// `x · weightᵀ` whose gradient reaches `x` alone: [rows, in], [out, in] → [rows, out]. candle's product would make a
 /// gradient as large as the weight, and keep it to the end of the backward pass, though nobody asks for it.
 pub fn frozen_linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return x.matmul(&weight.detach().t()?);
+        return linear(x, &weight.detach());
     }
     x.contiguous()?.apply_op1(FrozenLinear { weight: weight.detach() })
 }

@@ -4,13 +4,18 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::{ROWS_PER_TASK, reference};
 use crate::kernels::{rms_norm_row, rms_norm_row_grad};
 
 /// `weight · x / √(mean(x²) + eps)` over the last dimension. `x`: [.., d], `weight`: [d]; returns the shape of `x`.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return reference::rms_norm(x, weight, eps);
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::rms_norm(x, weight, eps)? {
+            return Ok(y);
+        }
+        return composed([x, weight], |[x, weight]| reference::rms_norm(x, weight, eps));
     }
     x.contiguous()?.apply_op2(weight, RmsNorm { eps: eps as f32 })
 }

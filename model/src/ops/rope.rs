@@ -5,15 +5,30 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::types::Rotation;
-use super::{ROWS_PER_TASK, reference};
+use super::{ROWS_PER_TASK, reference, rms_norm};
 
 /// Rotates every head. `x`: [rows, heads, d] with d = 2 · `rotation.half`; row `i` takes the angles of row `i`.
 pub fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return reference::rope(x, rotation);
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::rope(x, rotation)? {
+            return Ok(y);
+        }
+        return composed([x], |[x]| reference::rope(x, rotation));
     }
     x.contiguous()?.apply_op1(Rope { rotation: rotation.clone() })
+}
+
+/// [`rms_norm`](super::rms_norm) of every head and its rotation, as queries and keys have them. `x`: [rows, heads, d];
+/// `weight`: [d].
+pub fn norm_rope(x: &Tensor, weight: &Tensor, eps: f64, rotation: &Rotation) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(y) = super::cuda::norm_rope(x, weight, eps, rotation)? {
+        return Ok(y);
+    }
+    rope(&rms_norm(x, weight, eps)?, rotation)
 }
 
 struct Rope {
@@ -42,7 +57,7 @@ impl CustomOp1 for Rope {
 impl Rope {
     fn rotate(&self, x: &[f32], shape: &Shape, direction: f32) -> Result<Vec<f32>> {
         let (rows, heads, d) = shape.dims3()?;
-        let Rotation { cos, sin, half } = &self.rotation;
+        let Rotation { cos, sin, half, .. } = &self.rotation;
         let half = *half;
         if d != 2 * half || cos.len() != rows * half || sin.len() != rows * half {
             candle_core::bail!("{NAME}: x is {shape:?}, the rotation has {} angles of {half} pairs", cos.len());

@@ -4,13 +4,18 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::storage::{slice, with_slice};
+use super::tape::composed;
 use super::{ROWS_PER_TASK, reference};
 use crate::kernels::{swiglu_row, swiglu_row_grad};
 
 /// `silu(gate) · up`, elementwise. Both operands: [.., d]; returns their shape.
 pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if !gate.device().is_cpu() {
-        return reference::swiglu(gate, up);
+        #[cfg(feature = "cuda")]
+        if let Some(y) = super::cuda::swiglu(gate, up)? {
+            return Ok(y);
+        }
+        return composed([gate, up], |[gate, up]| reference::swiglu(gate, up));
     }
     gate.contiguous()?.apply_op2(&up.contiguous()?, SwiGlu)
 }

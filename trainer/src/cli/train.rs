@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use candle_core::Device;
 use safelmm_trainer::comm::launch::{Workers, only_one};
-use safelmm_trainer::config::{Overlay, ParallelSection};
+use safelmm_trainer::config::{Overlay, ParallelSection, TrainSection};
 use safelmm_trainer::finetune::{self, Exported, FinetuneConfig, finetune};
 use safelmm_trainer::machine::measure_peak;
 use safelmm_trainer::pretrain::pretrain_with;
@@ -129,22 +129,21 @@ pub fn run_pretrain(args: &PretrainArgs, report: &mut Report) -> Result<()> {
         let mut config = args.config.read()?;
         args.parallel.put_over(&mut config.parallel);
         config.parallel.validate()?;
-        let mut silent = Report::silent();
-        let report = if world.rank() == 0 { &mut *report } else { &mut silent };
+        if world.rank() > 0 {
+            *report = Report::silent();
+        }
         if is_finished(&args.out, &config, config.train.steps)? {
             report.line("finished before: nothing is left to do");
             return Ok(None);
         }
-        measure(report)?;
+        measure(&config.train, report)?;
         let init = args.init.as_deref();
         let outcome = pretrain_with(world, &config, &args.data, &args.out, init, &stop.asked, report)?;
-        anyhow::Ok(Some((outcome, world.rank())))
+        anyhow::Ok(Some(outcome))
     });
     drop(workers); // who ends before the others have ended too would be taken for one that failed
-    match outcome? {
-        None => {}
-        Some((outcome, 0)) => end(outcome, &stop, report),
-        Some((outcome, _)) => end(outcome, &stop, &Report::silent()),
+    if let Some(outcome) = outcome? {
+        end(outcome, &stop, report);
     }
     Ok(())
 }
@@ -183,7 +182,7 @@ pub fn run_finetune(args: &FinetuneArgs, report: &mut Report) -> Result<()> {
         report.line("finished before: nothing is left to do");
         return Ok(());
     }
-    measure(report)?;
+    measure(&config.train, report)?;
     end(finetune(&config, &args.checkpoint, &args.instructions, &args.out, &stop.asked, report)?, &stop, report);
     Ok(())
 }
@@ -236,9 +235,10 @@ pub fn run_report(args: &ReportArgs, report: &Report) -> Result<()> {
     Ok(())
 }
 
-fn measure(report: &mut Report) -> Result<()> {
-    let peak = Device::Cpu.with_context(measure_peak)?;
-    report.line(&format!("matrix products of this machine come to {:.0} GFLOP/s", peak / 1e9));
+fn measure(train: &TrainSection, report: &mut Report) -> Result<()> {
+    let device = train.device.open()?;
+    let peak = Device::Cpu.with_context(|| measure_peak(&device, train.precision))?;
+    report.line(&format!("matrix products of this machine ({}) come to {:.0} GFLOP/s", train.device, peak / 1e9));
     report.peak = Some(peak);
     Ok(())
 }

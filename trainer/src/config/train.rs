@@ -1,5 +1,6 @@
 //! The section `[train]`: the optimisation, what guards it, and what is kept.
 
+use safelmm_model::device::{DeviceName, Precision};
 use serde::{Deserialize, Serialize};
 
 use super::{RunConfigError, is_default};
@@ -40,6 +41,12 @@ pub struct TrainSection {
     /// third more work, with the activations of one layer in memory instead of those of all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub activation_checkpointing: bool,
+    /// Where it is computed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub device: DeviceName,
+    /// What matrix products and activations are computed in; weights, sums of gradients and moments are f32.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub precision: Precision,
     /// Updates between two checkpoints.
     pub checkpoint_steps: usize,
     /// Which checkpoints are kept.
@@ -178,6 +185,10 @@ impl TrainSection {
         if self.micro_batch_tokens < context || self.batch_tokens < self.micro_batch_tokens {
             let got = format!("{} (batch_tokens {})", self.micro_batch_tokens, self.batch_tokens);
             return refuse("train.micro_batch_tokens", got, "at least model.context, and at most train.batch_tokens");
+        }
+        if self.device == DeviceName::Cpu && self.precision != Precision::F32 {
+            let expected = "f32 on the CPU; bf16 needs a GPU, such as train.device = \"cuda\"";
+            return refuse("train.precision", "bf16".to_owned(), expected);
         }
         let positive = |value: f64| value.is_finite() && value > 0.0;
         let share = |value: f64| (0.0..1.0).contains(&value);

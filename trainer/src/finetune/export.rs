@@ -125,7 +125,8 @@ pub fn export(base: &Path, run: &Path, out: &Path, merge: bool) -> Result<Export
     }
     let mut files = vec![("model.safetensors", bytes)];
     if checkpoint.card().is_some() {
-        files.push(("safelmm.json", json(&serde_json::to_value(Card::new(&config.name, "f32")).unwrap_or_default())));
+        let card = Card::new(&config.name, config.train.precision.record());
+        files.push(("safelmm.json", json(&serde_json::to_value(card).unwrap_or_default())));
     }
     for (name, bytes) in files {
         let (path, beside) = (out.join(name), out.join(format!("{name}.part")));

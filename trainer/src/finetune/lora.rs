@@ -21,6 +21,8 @@ pub struct Trained<'a> {
     pub lora: Option<&'a LoraSection>,
     /// What the first factors are drawn from.
     pub seed: u64,
+    /// Where the decoder comes to lie.
+    pub device: Device,
     /// What is trained, by name.
     pub vars: BTreeMap<String, Var>,
 }
@@ -33,7 +35,8 @@ pub const SECOND_FACTOR: &str = "lora_B";
 
 impl Trained<'_> {
     fn var(&mut self, name: String, tensor: &Tensor) -> Result<Tensor, CheckpointError> {
-        let var = Var::from_tensor(tensor).map_err(|source| failed(&name, source))?;
+        let var = tensor.to_device(&self.device).and_then(|tensor| Var::from_tensor(&tensor));
+        let var = var.map_err(|source| failed(&name, source))?;
         let tensor = var.as_tensor().clone();
         self.vars.insert(name, var);
         Ok(tensor)
@@ -47,7 +50,7 @@ fn failed(name: &str, source: candle_core::Error) -> CheckpointError {
 impl Prepare for Trained<'_> {
     fn parameter(&mut self, name: &str, tensor: Tensor) -> Result<Tensor, CheckpointError> {
         match self.lora {
-            Some(_) => Ok(tensor),
+            Some(_) => tensor.to_device(&self.device).map_err(|source| failed(name, source)),
             None => self.var(name.to_owned(), &tensor),
         }
     }

@@ -22,7 +22,7 @@ pub use lora::{FIRST_FACTOR, Trained, adapter_config, write_adapter};
 
 use crate::backward::Batch;
 use crate::dataset::{Cursor, Order, Passage, mix, unit};
-use crate::machine::{Share, available_memory, training_memory};
+use crate::machine::{self, Share, short_of_memory};
 use crate::mesh::Mesh;
 use crate::origin::Origin;
 use crate::parameters::Parameters;
@@ -195,15 +195,18 @@ fn begin(
         let has = shape.context_length();
         return Err(FinetuneError::Context { asked: config.context, folder: folder.to_owned(), has });
     }
-    check_memory(config, &shape)?;
-    let mut trained = Trained { lora: config.lora.as_ref(), seed: config.seed, vars: Default::default() };
-    let decoder = open_decoder_with(folder, &mut trained)?;
+    let device = config.train.device.open().map_err(TrainError::from)?;
+    check_memory(config, &shape, &device)?;
+    let mut trained = Trained { lora: config.lora.as_ref(), seed: config.seed, device, vars: Default::default() };
+    let mut decoder = open_decoder_with(folder, &mut trained)?;
+    let precise = decoder.set_precision(config.train.precision);
+    precise.map_err(|source| TrainError::Step { step: 0, source })?;
     let parameters = Parameters::new(trained.vars);
     report.line(&format!(
         "{}: {:.2} M of {:.2} M parameters are trained, on {} conversations in {} languages ({} kept out, {} too long)",
         base.origin.model,
         parameters.count() as f64 / 1e6,
-        count(&shape)? as f64 / 1e6,
+        machine::parameters(&shape) as f64 / 1e6,
         record.conversations,
         record.languages.len(),
         record.heldout_conversations,
@@ -246,19 +249,15 @@ fn config_of(folder: &Path) -> Result<Config, FinetuneError> {
         .map_err(|e| FinetuneError::File { file, source: io::Error::new(io::ErrorKind::InvalidData, e) })
 }
 
-fn count(shape: &Config) -> Result<usize, TrainError> {
-    let shapes = crate::parameters::shapes(shape).map_err(|source| TrainError::Step { step: 0, source })?;
-    Ok(shapes.values().map(|shape| shape.iter().product::<usize>()).sum())
-}
-
-fn check_memory(config: &FinetuneConfig, shape: &Config) -> Result<(), TrainError> {
+fn check_memory(config: &FinetuneConfig, shape: &Config, device: &Device) -> Result<(), TrainError> {
     let trained = match &config.lora {
-        None => count(shape)?,
+        None => machine::parameters(shape),
         Some(lora) => lora.modules().len() * lora.rank * 2 * shape.intermediate_size * shape.n_layers,
     };
-    let needed = training_memory(shape, &config.train, trained, Share::alone(&config.train));
-    match available_memory().filter(|available| needed > *available) {
-        Some(available) => Err(TrainError::Memory { needed: needed as f64 / 1e9, available: available as f64 / 1e9 }),
+    match short_of_memory(shape, &config.train, trained, Share::alone(&config.train), device) {
+        Some((needed, available)) => {
+            Err(TrainError::Memory { needed: needed as f64 / 1e9, available: available as f64 / 1e9 })
+        }
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 //! All workers of a run go through it alike: what they decide by is the same for all of them, to the last bit. One of
 //! them, the root, writes the run's files.
 
+pub mod lock;
 mod telling;
 mod update;
 
@@ -12,6 +13,7 @@ use std::time::Instant;
 use std::{fs, io};
 
 use safelmm_model::Decoder;
+use safelmm_model::device::{DeviceError, DeviceName};
 
 use crate::backward::Batch;
 use crate::buckets::Buckets;
@@ -31,6 +33,7 @@ use crate::schedule::learning_rate;
 use crate::snapshot::Snapshot;
 use crate::stability::{Judgement, Streak};
 use crate::watch::{LogError, Telling, write_report};
+use lock::Lock;
 use update::Found;
 
 /// Where the text of a run comes from, in an order that is a function of the place alone.
@@ -103,6 +106,19 @@ pub enum TrainError {
         /// Why.
         source: candle_core::Error,
     },
+    /// There is no such device.
+    #[error("train.device: {0}")]
+    Device(#[from] DeviceError),
+    /// Several workers share no device.
+    #[error(
+        "train.device is {device}, and the run has {workers} workers: expected one process on a GPU, or train.device = \"cpu\""
+    )]
+    Workers {
+        /// The device.
+        device: DeviceName,
+        /// How many there are.
+        workers: usize,
+    },
     /// Another worker is out of reach.
     #[error(transparent)]
     Comm(#[from] CommError),
@@ -120,6 +136,9 @@ pub enum TrainError {
     /// A file cannot be read or written.
     #[error("{0}: {1}")]
     File(String, io::Error),
+    /// Another process trains in the folder.
+    #[error("{}: another process is training in this folder: wait for its end, or take another --out folder", .0.display())]
+    InUse(PathBuf),
     /// There is nothing to train on.
     #[error("there is no text to train on: every source is empty, or is never repeated")]
     NoText,
@@ -187,9 +206,9 @@ pub fn train<E: From<TrainError>>(
     let groups = Groups::new(job.train, job.parameters).map_err(TrainError::from)?;
     let (mesh, root) = (job.mesh, job.mesh.is_root());
     // The root tidies up before the others look, and says where the run stands.
-    let mut ledger = match root {
-        true => Some(tidy(job.run)?),
-        false => None,
+    let (lock, mut ledger) = match root {
+        true => tidy(job.run).map(|(lock, ledger)| (Some(lock), Some(ledger)))?,
+        false => (None, None),
     };
     let newest = match root {
         true => run_state::checkpoints(job.run).map_err(TrainError::from)?.pop().and_then(|f| run_state::step_of(&f)),
@@ -218,18 +237,19 @@ pub fn train<E: From<TrainError>>(
     let policy = Policy { steps: job.train.checkpoint_steps, kept: job.train.checkpoints.clone() };
     let saver = Saver::new(job.run, job.identity.clone(), policy.clone());
     let sums = Gradients::new(job.parameters, job.decoder.config().tie_word_embeddings);
-    let mut training = Training { job, groups, ledger, optimizer, at, telling, policy, saver, sums };
+    let mut training = Training { job, groups, ledger, optimizer, at, telling, policy, saver, sums, _lock: lock };
     Ok(training.run(report)?)
 }
 
-/// Clears away what an interrupted run left, and opens its ledger.
-fn tidy(run: &Path) -> Result<Ledger, TrainError> {
+/// Takes the run's folder for this process, clears away what an interrupted run left, and opens its ledger.
+fn tidy(run: &Path) -> Result<(Lock, Ledger), TrainError> {
     fs::create_dir_all(run).map_err(|e| TrainError::File(run.display().to_string(), e))?;
+    let lock = Lock::take(run)?;
     run_state::clean_up(run)?;
     let ledger = Ledger::open(run)?;
     let went_to: Vec<usize> = ledger.rollbacks().map(|(to_step, ..)| to_step).collect();
     run_state::delete_abandoned(run, &went_to)?;
-    Ok(ledger)
+    Ok((lock, ledger))
 }
 
 /// What the root says, at every worker.
@@ -249,6 +269,8 @@ struct Training<'a> {
     policy: Policy,
     saver: Saver,
     sums: Gradients,
+    /// Of the root; dropped behind the saver, which may still be writing.
+    _lock: Option<Lock>,
 }
 
 impl Training<'_> {

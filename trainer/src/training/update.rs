@@ -44,7 +44,7 @@ impl Training<'_> {
         let (sum, stop) = self.total(&losses)?;
         self.at.tokens += tokens as u64;
         let mean = 1.0 / sum.targets as f64;
-        let squares = self.sums.squares(mesh)?;
+        let squares = self.sums.squares(mesh).map_err(|e| TrainError::gradients(step, e))?;
         if due {
             let (buckets, first_layer) = (self.sums.buckets(), decoder.layers().start);
             let own = Own { parameters, buckets, squares: &squares, activations: &activations, first_layer };
@@ -102,7 +102,7 @@ impl Training<'_> {
     /// silently.
     pub(super) fn check_gradients(&self) -> Result<(), TrainError> {
         let silent = |name: &str| self.job.silent_at_first.iter().any(|part| name.contains(part));
-        let reached = self.sums.reached(self.job.mesh)?;
+        let reached = self.sums.reached(self.job.mesh).map_err(|e| TrainError::gradients(1, e))?;
         let missing = self.job.parameters.iter().zip(reached).find(|((name, _), reached)| !reached && !silent(name));
         match missing {
             Some(((name, _), _)) => Err(TrainError::NoGradient(name.to_owned())),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking, in helpers too")]
 
 mod finetune;
+mod gpu;
 mod parallel;
 mod pretrain;
 mod slurm;

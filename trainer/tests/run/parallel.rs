@@ -42,7 +42,7 @@ fn train(config: &RunConfig, workers: usize, data: &Path, run: &Path, stop: bool
     thread::scope(|scope| {
         let work = |world| {
             scope.spawn(move || {
-                pretrain_with(&world, config, data, run, None, stop, &mut Report::new()).map_err(|e| e.to_string())
+                pretrain_with(&world, config, data, run, None, stop, &mut Report::silent()).map_err(|e| e.to_string())
             })
         };
         let threads: Vec<_> = local::world(workers).into_iter().map(work).collect();
@@ -200,6 +200,16 @@ fn workers_leave_the_course_and_go_back_together() {
         }
         assert_eq!(ledger(&run), ledger(&one));
         assert_eq!(losses(&run), losses(&one));
+    }
+}
+
+#[test]
+fn workers_share_no_gpu() {
+    let (mut config, folder) = (config(2), tempfile::tempdir().unwrap());
+    config.train.device = "cuda".parse().unwrap();
+    for refused in train(&config, 2, folder.path(), folder.path(), false) {
+        let message = refused.unwrap_err();
+        assert!(message.contains("train.device is cuda") && message.contains("2 workers"), "{message}");
     }
 }
 

@@ -20,6 +20,7 @@ use safelmm_trainer::pretrain::{Outcome, PretrainError, pretrain};
 use safelmm_trainer::rating::StoryGenerator;
 use safelmm_trainer::report::Report;
 use safelmm_trainer::run_state::checkpoints;
+use safelmm_trainer::training::lock::LOCK;
 use serde_json::{Value, json};
 
 use crate::support::{CONFIG, config, corpora, losses};
@@ -397,6 +398,50 @@ fn settings_stand_over_a_preset_and_a_file_and_mistakes_are_named() {
         .unwrap_err()
         .to_string();
     assert!(message.contains("GB of memory"), "{message}");
+}
+
+#[test]
+fn a_device_or_a_precision_that_cannot_be_is_refused_before_anything_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = |device: &str, precision: &str| -> RunConfig {
+        let settings = format!("device = \"{device}\"\nprecision = \"{precision}\"\n");
+        toml::from_str(&format!("{CONFIG}{settings}")).unwrap()
+    };
+    let message = set("cpu", "bf16").validate().unwrap_err().to_string();
+    assert!(message.contains("train.precision") && message.contains("train.device"), "{message}");
+    set("cuda:1", "bf16").validate().unwrap();
+    assert!(toml::from_str::<RunConfig>(&format!("{CONFIG}device = \"gpu\"\n")).is_err());
+    if cfg!(not(feature = "metal")) {
+        let (config, nothing) = (set("metal", "f32"), folder.path());
+        let refused = pretrain(&config, nothing, nothing, None, &AtomicBool::new(false), &mut Report::silent());
+        let message = refused.unwrap_err().to_string();
+        assert!(message.contains("train.device") && message.contains("--features metal"), "{message}");
+    }
+}
+
+#[test]
+fn a_folder_in_which_another_process_trains_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, run, file) = (folder.path().join("data"), folder.path().join("run"), folder.path().join("train.toml"));
+    let mut report = Report::silent();
+    corpora(folder.path());
+    fs::write(&file, CONFIG).unwrap();
+    prepare(&config(), folder.path(), None, &data, &mut report).unwrap();
+    fs::create_dir(&run).unwrap();
+    let lock = fs::File::create(run.join(LOCK)).unwrap();
+    lock.lock().unwrap();
+    let start = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_safelmm-train"));
+        let command = command.args(["pretrain", "--config"]).arg(&file).arg("--data").arg(&data);
+        command.arg("--out").arg(&run).output().unwrap()
+    };
+    let refused = start();
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success() && message.contains("another process is training"), "{message}");
+    assert!(checkpoints(&run).unwrap().is_empty());
+    drop(lock);
+    assert!(start().status.success());
+    assert_eq!(losses(&run).len(), 6);
 }
 
 /// The most memory that a run in a process of its own held, in bytes.

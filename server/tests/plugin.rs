@@ -196,7 +196,12 @@ impl Drop for Server {
 #[test]
 fn changed_files_are_noticed_by_themselves_and_on_sighup() {
     let folder = tempfile::tempdir().unwrap();
-    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    // Never half written: an empty configuration is one without plugins.
+    let put = |name: &str, bytes: &[u8]| {
+        let beside = folder.path().join("new");
+        std::fs::write(&beside, bytes).unwrap();
+        std::fs::rename(beside, folder.path().join(name)).unwrap();
+    };
     let config = |watch: u32, plugins: &[&str]| {
         let section = |name: &&str| format!("[[policy.plugin]]\nname = '{name}'\nsource = '{name}.wasm'\n");
         let sections: String = plugins.iter().map(section).collect();

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::IndexError;
@@ -79,13 +80,7 @@ impl Quantizer {
     fn transform(&self, values: &mut [f32]) -> f32 {
         values.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
         self.rotation.apply(values);
-        let mut square = 0.0;
-        for x in values {
-            let whole = (*x * self.scale).round_ties_even().clamp(-127.0, 127.0);
-            square += (*x * self.scale - whole).powi(2);
-            *x = whole;
-        }
-        square.sqrt()
+        round(values, self.scale)
     }
 
     /// The distance between a row and its code, in steps; `values` is memory to work in.
@@ -196,7 +191,25 @@ impl Rotation {
     }
 }
 
+/// Takes values to whole steps, of which `scale` are a unit. Returns how far that moves them, in steps.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
+fn round(values: &mut [f32], scale: f32) -> f32 {
+    const LANES: usize = 16;
+    // In lanes, which are added up in one order whatever the instructions.
+    let mut squares = [0.0_f32; LANES];
+    let step = |(x, square): (&mut f32, &mut f32)| {
+        let steps = *x * scale;
+        *x = steps.round_ties_even().clamp(-127.0, 127.0);
+        *square += (steps - *x) * (steps - *x);
+    };
+    let (parts, rest) = values.as_chunks_mut::<LANES>();
+    parts.iter_mut().for_each(|part| part.iter_mut().zip(&mut squares).for_each(step));
+    rest.iter_mut().zip(&mut squares).for_each(step);
+    squares.iter().sum::<f32>().sqrt()
+}
+
 /// The Walsh–Hadamard transform of 2ⁿ values, in place, not normalised.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma", "x86_64+avx2+fma"))]
 fn hadamard(values: &mut [f32]) {
     let mut half = 1;
     while half < values.len() {

@@ -380,15 +380,6 @@ impl VectorIndex {
         let Inner { vectors, structure, .. } = &*self.0;
         structure.lists().map(|(codes, inverted)| (vectors, codes, inverted))
     }
-
-    /// Whether its lists are searched with those of others, not where all rows are compared `exactly`.
-    fn is_joined(&self, exactly: bool) -> bool {
-        match self.kind() {
-            IndexKind::Exact => !exactly,
-            IndexKind::Graph => false,
-            IndexKind::Inverted => true,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,7 @@ use super::inverted::Inverted;
 use super::scratch::Scratch;
 use super::top::{Smallest, row};
 use super::vectors::Vectors;
-use super::{Allowed, IndexError, SearchScratch, VectorIndex};
-use crate::index::{Hit, exact};
+use super::{Allowed, Hit, IndexError, SearchScratch, VectorIndex, exact};
 
 /// Of the centroids of lists one in so many is compared, those of the nearest groups; so many at least, and so many for each
 /// list that is read.
@@ -66,13 +65,12 @@ pub fn search_together(
         return Ok(());
     }
     let SearchScratch { joint, own } = scratch;
-    // Rows of all indexes are told apart by 32 bits; of more than that, each index is searched by itself.
-    let can_join = u32::try_from(rows).is_ok();
-    let exactly = parts.iter().all(|part| rows <= part.index.exact_below());
-    let is_joined = |part: &Part<'_>| can_join && part.index.is_joined(exactly);
+    // Rows of all indexes are told apart by 32 bits; of more than that, each index is searched by itself, and so it is where
+    // all rows are to be compared: then each index is exact.
+    let can_join = u32::try_from(rows).is_ok() && parts.iter().any(|part| rows > part.index.exact_below());
     let (mut listed, mut alone) = (Vec::new(), Vec::new());
     for (number, part) in (0_u32..).zip(parts) {
-        match part.index.lists().filter(|_| is_joined(part)) {
+        match part.index.lists().filter(|_| can_join) {
             Some((vectors, codes, inverted)) => {
                 let first = listed.last().map_or_else(First::default, Listed::end);
                 listed.push(Listed { vectors, codes, inverted, allowed: part.allowed, number, first });

@@ -4,12 +4,12 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
+use super::types::{CrossEntropy, IGNORE, Rotation, Span};
+
 /// In f32.
 fn wide(x: &Tensor) -> Result<Tensor> {
     x.to_dtype(DType::F32)
 }
-
-use super::types::{CrossEntropy, IGNORE, Rotation, Span};
 
 /// See [`super::rms_norm`].
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
